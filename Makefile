@@ -1,0 +1,63 @@
+# One file, few targets: `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+UV := .tools/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help setup run test check format proto lock wheel clean chromium
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+run: .venv/.ok ## set up everything, start PostgreSQL, migrate, serve gRPC on [::1] and 127.0.0.1, port 50052
+	@exec $(BIN)/imctl dev
+
+test: .venv/.ok ## set up everything and pass every test
+	@$(BIN)/python -m pytest
+
+setup: .venv/.ok ## only the set-up, into .venv
+	@echo "ready: $(BIN)/imctl"
+
+check: .venv/.ok ## format, lint, types, layers, contract and schema, all current
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+	$(BIN)/buf lint
+	$(BIN)/python proto/compatible.py
+	$(BIN)/python -m manager.embedded.alembic check
+
+format: .venv/.ok ## format the code, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: .venv/.ok ## generate manager/pb and proto_version from proto/
+	$(BIN)/python proto/generate.py
+
+lock: $(UV) ## choose the newest versions that pyproject.toml admits
+	$(UV) pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --all-extras \
+	  --group dev --no-header --no-annotate pyproject.toml -o requirements.lock
+
+wheel: .venv/.ok ## build the wheel into dist/
+	rm -rf dist
+	$(UV) build -q --wheel --no-build-isolation --python $(BIN)/python
+
+clean: ## remove what the other targets made
+	rm -rf .venv .tools dist node_modules .mypy_cache .ruff_cache .pytest_cache
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "Python 3.11 or newer is needed as '$(PYTHON)': install it (apt-get install python3), or name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	@rm -rf .tools && $(PYTHON) -m venv .tools && .tools/bin/pip install -q --disable-pip-version-check 'uv>=0.13,<0.14'
+
+.venv/.ok: pyproject.toml requirements.lock | $(UV)
+	@echo "setting up .venv" >&2
+	@test -x $(BIN)/python || $(UV) venv -q --no-project --python $(PYTHON) .venv
+	@$(UV) pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+	@$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@

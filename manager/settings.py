@@ -1,0 +1,53 @@
+"""The only reader of the environment: every setting is `IM_` and its name in capitals; durations are in seconds."""
+
+from datetime import timedelta
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+S = timedelta(seconds=1)
+DAY = timedelta(days=1)
+
+
+class Settings(BaseSettings):
+    """What an operator may choose; every queue, buffer and history is bounded by one of these."""
+
+    model_config = SettingsConfigDict(env_prefix="IM_", env_ignore_empty=True, frozen=True, extra="forbid")
+
+    database_url: str = Field(
+        default="", validation_alias=AliasChoices("IM_DATABASE_URL", "DATABASE_URL", "database_url"), repr=False
+    )
+    bind: tuple[str, ...] = ("[::]",)
+    port: int = Field(default=50052, ge=0, le=65535)
+
+    # leases: defaults for instances that name no timeout of their own
+    timeout: timedelta = Field(default=30 * S, ge=S, le=DAY)
+    grace: timedelta = Field(default=10 * S, ge=0 * S, le=DAY)
+    vllm_timeout: timedelta = Field(default=60 * S, ge=S, le=DAY)
+    vllm_grace: timedelta = Field(default=20 * S, ge=0 * S, le=DAY)
+
+    # the reaper, and its patience after an outage
+    reaper_interval: timedelta = Field(default=2 * S, ge=S / 20, le=60 * S)
+    outage_after: timedelta = Field(default=10 * S, ge=S / 2, le=DAY)
+    outage_grace: timedelta = Field(default=60 * S, ge=0 * S, le=DAY)
+    start_grace: timedelta = Field(default=0 * S, ge=0 * S, le=DAY)
+
+    # lanes: how long a busy one lingers for company, and how much may wait
+    turn_linger: timedelta = Field(default=S / 1000, ge=0 * S, le=S)
+    turn_queue: int = Field(default=20_000, ge=1)
+    turn_size: int = Field(default=2_000, ge=1)
+    check_linger: timedelta = Field(default=S / 200, ge=0 * S, le=S)
+    check_queue: int = Field(default=50_000, ge=1)
+    check_size: int = Field(default=5_000, ge=1)
+
+    # metrics
+    sample_buffer: int = Field(default=100_000, ge=1)
+    flush_interval: timedelta = Field(default=S / 2, ge=S / 100, le=S)
+    metrics_retention: timedelta = Field(default=30 * DAY, ge=DAY, le=3650 * DAY)
+    partitions_ahead: int = Field(default=7, ge=2, le=60)
+    upkeep_interval: timedelta = Field(default=300 * S, ge=S, le=DAY)
+
+    # database
+    read_connections: int = Field(default=5, ge=1, le=100)
+    notify: bool = True
+    drain: timedelta = Field(default=5 * S, ge=0 * S, le=300 * S)
