@@ -1,0 +1,124 @@
+"""The calls that change the fleet, one value each, and what is answered."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import IntEnum
+
+from manager.domain.instance import MANAGER_LABEL, InstanceId, InstanceType, Service
+
+
+class Reason(IntEnum):
+    """Why a call answers false."""
+
+    DEAD = 1
+    ID_TAKEN = 2
+    UNKNOWN_PARENT = 3
+    PARENT_DEAD = 4
+    UNKNOWN_INSTANCE = 5
+    CONFLICT = 6
+    HAS_PARENT = 7
+    CYCLE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Refused with a reason, or done by the change of that revision (0: by no change of the topology)."""
+
+    reason: Reason | None = None
+    revision: int = 0
+
+    @staticmethod
+    def done(revision: int = 0) -> "Outcome":
+        """It holds, since `revision`."""
+        return Outcome(revision=revision)
+
+    @staticmethod
+    def refused(reason: Reason) -> "Outcome":
+        """It does not, and nothing changed."""
+        return Outcome(reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """TryAddInstance. `timeout` None: the default of the type."""
+
+    id: InstanceId
+    type: InstanceType
+    hostname: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    parent: InstanceId | None = None
+    services: tuple[Service, ...] = ()
+    timeout: timedelta | None = None
+    actor: str = ""
+
+    @property
+    def is_manager(self) -> bool:
+        """A process of this service registers itself."""
+        return MANAGER_LABEL in self.labels
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the content as it was sent: two registrations of one id are the same if this is."""
+        content = [
+            self.type,
+            self.hostname,
+            sorted(self.labels.items()),
+            str(self.parent),
+            [(each.type, each.host, each.port, each.path) for each in sorted(self.services)],
+            None if self.timeout is None else self.timeout.total_seconds(),
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """TryUpdateInstance. `expected` is the updated_revision that the caller knows; None: any."""
+
+    id: InstanceId
+    type: InstanceType
+    hostname: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    timeout: timedelta | None = None
+    expected: int | None = None
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """TryAddService."""
+
+    id: InstanceId
+    service: Service
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """TryAddChild."""
+
+    parent: InstanceId
+    child: InstanceId
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """TryKillInstance."""
+
+    id: InstanceId
+    note: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The reaper's pass: stale to told, expired to dead. `starting`: the first of its process."""
+
+    actor: str
+    starting: bool = False
+
+
+Call = Registration | Update | Offer | Link | Kill | Tick

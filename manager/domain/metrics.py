@@ -1,0 +1,64 @@
+"""Samples that instances post. `measured_at` is the client's clock; arrival is the database's."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from manager.domain.instance import InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySample:
+    """Connections and bytes of a proxy."""
+
+    instance_id: InstanceId
+    measured_at: datetime
+    active_connections: int
+    total_connections: int
+    bytes_sent: int
+    bytes_received: int
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSample:
+    """Memory of an instance, in bytes."""
+
+    instance_id: InstanceId
+    measured_at: datetime
+    used_memory_bytes: int
+    total_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """Memory in bytes and use in percent (0 to 100) of one GPU."""
+
+    instance_id: InstanceId
+    measured_at: datetime
+    gpu_index: int
+    used_memory_bytes: int
+    total_memory_bytes: int
+    utilization_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class LlmSample:
+    """Requests and tokens of a model server, counted since it started."""
+
+    instance_id: InstanceId
+    measured_at: datetime
+    request_count: int
+    tokens_received: int
+    tokens_sent: int
+
+
+Sample = ProxySample | SystemSample | GpuSample | LlmSample
+
+
+@dataclass(frozen=True, slots=True)
+class HostStats:
+    """Memory of a host, in bytes."""
+
+    hostname: str
+    measured_at: datetime
+    used_memory_bytes: int
+    total_memory_bytes: int

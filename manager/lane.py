@@ -1,0 +1,88 @@
+"""A lane: calls that wait together travel together. One owner, one batch at a time, a bounded queue."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Generic, TypeVar
+
+from manager.domain.refusals import Exhausted, Refusal, Unavailable
+
+log = logging.getLogger(__name__)
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+
+class Lane(Generic[C, R]):
+    """Collects calls and runs them in batches; each waiter gets its own answer.
+
+    An idle lane runs at once. A busy one lingers a little, since small batches cost the database most.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[C]], Awaitable[Sequence[R | Refusal]]],
+        *,
+        linger: timedelta,
+        size: int,
+        queue: int,
+    ) -> None:
+        self._run = run
+        self._linger = linger.total_seconds()
+        self._size = size
+        self._queue = queue
+        self._waiting: deque[tuple[C, asyncio.Future[R]]] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+
+    async def submit(self, call: C) -> R:
+        """The answer to a call. Whoever stops waiting does not stop the batch that the call is in."""
+        if self._closed:
+            raise Unavailable("this server is stopping; retry elsewhere")
+        if len(self._waiting) >= self._queue:
+            raise Exhausted("too many calls are waiting; retry later", timedelta(seconds=1))
+        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((call, answer))
+        self._arrived.set()
+        return await answer
+
+    async def serve(self) -> None:
+        """Runs batches until the lane is closed and empty."""
+        while not (self._closed and not self._waiting):
+            await self._arrived.wait()
+            self._arrived.clear()
+            while batch := self._take():
+                await self._answer(batch)
+                if self._waiting and not self._closed:
+                    await asyncio.sleep(self._linger)
+
+    def close(self) -> None:
+        """Takes no more calls; those that wait are still served."""
+        self._closed = True
+        self._arrived.set()
+
+    def _take(self) -> list[tuple[C, asyncio.Future[R]]]:
+        batch: list[tuple[C, asyncio.Future[R]]] = []
+        while self._waiting and len(batch) < self._size:
+            call, answer = self._waiting.popleft()
+            if not answer.done():  # nobody waits for it any more: it never happens
+                batch.append((call, answer))
+        return batch
+
+    async def _answer(self, batch: Sequence[tuple[C, asyncio.Future[R]]]) -> None:
+        answers: Sequence[R | Refusal | Exception]
+        try:
+            answers = await self._run([call for call, _ in batch])
+        except Exception as error:
+            if not isinstance(error, Refusal):
+                log.exception("a batch of %d failed", len(batch))
+            answers = [error] * len(batch)
+        for (_, answer), given in zip(batch, answers, strict=True):
+            if answer.done():
+                continue
+            if isinstance(given, Exception):
+                answer.set_exception(given)
+            else:
+                answer.set_result(given)

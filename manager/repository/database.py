@@ -1,0 +1,173 @@
+"""Connections: how they are made, what they may cost, and what their failures mean to a caller."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from manager.domain.refusals import Exhausted, Refusal, Unavailable
+
+# Milliseconds. A frozen manager must not stop the others, nor a dead network hold a lock.
+SESSION = {
+    "jit": "off",
+    "lock_timeout": "5000",
+    "statement_timeout": "30000",
+    "idle_in_transaction_session_timeout": "1000",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "3000",
+    # an array of any length gets one plan, which the tests look at; custom plans turn to scans at some hundred ids
+    "plan_cache_mode": "force_generic_plan",
+    "timezone": "UTC",
+}
+COMMAND_TIMEOUT = 35.0
+CONNECT_TIMEOUT = 5.0
+
+RETRIED = {"40001", "40P01", "55P03", "0A000"}
+BAD_DATA = ("22", "23", "54")
+
+
+def engine_of(url: str, *, name: str, connections: int = 1, autocommit: bool = False, **session: str) -> AsyncEngine:
+    """An engine for a libpq address (several hosts, sslmode and the rest included) on its writable server.
+
+    `session` are PostgreSQL's settings beyond SESSION; with `autocommit` each statement is its own transaction.
+    """
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(
+            url.replace("postgresql+asyncpg://", "postgresql://"),
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=COMMAND_TIMEOUT,
+            target_session_attrs="read-write" if "target_session_attrs" not in url else None,
+            server_settings={**SESSION, "application_name": f"instance-manager {name}", **session},
+        )
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=connect, pool_size=connections, max_overflow=0, pool_timeout=5
+    )
+    return engine.execution_options(isolation_level="AUTOCOMMIT") if autocommit else engine
+
+
+class Session:
+    """One held connection, made when first needed and made anew after it broke. For one task at a time."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[AsyncConnection]:
+        """The connection; whatever fails in it leaves no half-open transaction behind."""
+        if self._connection is None:
+            self._connection = await self._engine.connect()
+        try:
+            yield self._connection
+        except BaseException as error:
+            await self._recover(error)
+            raise
+
+    async def _recover(self, error: BaseException) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if sqlstate(error) and not is_lost(error):
+            self._connection = connection  # the server answered: the transaction is rolled back, the connection fine
+            return
+        await connection.invalidate()
+        await connection.close()
+
+    async def close(self) -> None:
+        """Gives the connection and its engine back."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+        await self._engine.dispose()
+
+
+class Readers:
+    """A few connections for reads, each lent for one statement or one snapshot."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement sees the newest commits."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which all statements see one moment."""
+        async with self._engine.connect() as connection:
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            async with connection.begin():
+                yield connection
+
+    async def close(self) -> None:
+        """Gives the connections back."""
+        await self._engine.dispose()
+
+
+class Database:
+    """About ten connections, each for one kind of work, so that none waits for another's."""
+
+    def __init__(self, url: str, read_connections: int) -> None:
+        # heartbeats and metrics may lose the last second; a change of the fleet may not, whatever the server's default
+        self.turns = Session(engine_of(url, name="turns", synchronous_commit="on"))
+        self.checks = Session(engine_of(url, name="checks", autocommit=True, synchronous_commit="off"))
+        self.samples = Session(engine_of(url, name="samples", synchronous_commit="off"))
+        self.upkeep = Session(engine_of(url, name="upkeep", autocommit=True))
+        self.readers = Readers(engine_of(url, name="reads", autocommit=True, connections=read_connections))
+
+    async def close(self) -> None:
+        """Gives all connections back."""
+        for each in (self.turns, self.checks, self.samples, self.upkeep, self.readers):
+            await each.close()
+
+
+def sqlstate(error: BaseException) -> str:
+    """The five characters that PostgreSQL gives an error, or nothing where it was not PostgreSQL's."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(origin, "sqlstate", None) or "")
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is gone, and with it the knowledge of what the server did."""
+    state = sqlstate(error)
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return not state or state in ("25P03", "53300") or (state[:2] in ("08", "57") and state != "57014")
+
+
+def is_bad_data(error: BaseException) -> bool:
+    """Whether one item of a batch is to blame, so that the others deserve a try without it."""
+    return sqlstate(error)[:2] in BAD_DATA
+
+
+def is_too_long(error: BaseException) -> bool:
+    """Whether a statement met its timeout."""
+    return sqlstate(error) == "57014"
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same transaction may succeed if it is simply run again."""
+    return sqlstate(error) in RETRIED
+
+
+def refusal_of(error: BaseException) -> Refusal | None:
+    """What a failure of the database means to a client; None where it is a fault of ours."""
+    if isinstance(error, Refusal):
+        return error
+    if is_too_long(error):
+        return Exhausted("the request took longer than a statement may; ask for less at once", timedelta(seconds=5))
+    if isinstance(error, (OSError, TimeoutError)) or is_passing(error):
+        return Unavailable()
+    if isinstance(error, (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+        broken = is_lost(error) or sqlstate(error)[:2] in ("53", "58") or sqlstate(error) in ("25006", "55000", "57P03")
+        return Unavailable() if broken else None
+    return None

@@ -1,0 +1,132 @@
+"""Heartbeats: when each living instance was last heard of, and the verdict that a health check gets.
+
+A row here proves neither life nor death; `instance` does. So writing and deleting rows may be repeated at will.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from manager.domain.calls import Reason
+from manager.domain.instance import Check, InstanceId
+from manager.repository.database import Session
+
+# A statement of its own, begun after the calls arrived: a kill that was answered before is seen. The time is the
+# database's, the only one that is ever stored.
+VERDICTS = text("""
+select u.id, c.now, i.id is not null as known, i.died_revision is not null as dead
+from unnest(cast(:ids as uuid[])) u(id)
+cross join (select clock_timestamp() as now from control) c
+left join lateral (select id, died_revision from instance where id = u.id offset 0) i on true
+""")
+
+
+async def verdicts(
+    connection: AsyncConnection, ids: Sequence[InstanceId]
+) -> tuple[dict[InstanceId, Reason | None], datetime]:
+    """Why each of `ids` (at least one) must terminate, or None for the living; and the time of the verdict."""
+    rows = (await connection.execute(VERDICTS, {"ids": ids})).all()
+    return {row.id: _reason(row.known, row.dead) for row in rows}, rows[0].now
+
+
+def _reason(known: bool, dead: bool) -> Reason | None:
+    return Reason.DEAD if dead else None if known else Reason.UNKNOWN_INSTANCE
+
+
+# Sorted, since unsorted batches lock each other out; what somebody holds is skipped and asked again. Written only
+# when the stored time is older than a tenth of the timeout, or lies in the future, the clock having been set back.
+BEAT = text("""
+update heartbeat set last_seen = :now
+where instance_id = any(:ids) and instance_id in (
+    select instance_id from heartbeat
+    where instance_id = any(:ids) and (last_seen <= cast(:now as timestamptz) - 0.1 * timeout or last_seen > :now)
+    order by instance_id for no key update skip locked)
+returning instance_id
+""")
+
+FRESH = text("""
+select instance_id, cast(:now as timestamptz) - last_seen < 0.1 * timeout and last_seen <= c.now as fresh
+from heartbeat cross join (select clock_timestamp() as now from control) c
+where instance_id = any(:ids)
+""")
+
+# The row of a living instance is missing only where somebody took it away.
+HEAL = text("""
+insert into heartbeat (instance_id, timeout, last_seen)
+select id, timeout, :now from instance where id = any(:ids) and died_revision is null
+on conflict (instance_id) do nothing
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Ids whose heartbeats live behind one connection."""
+
+    session: Session
+    ids: Sequence[InstanceId]
+
+
+class Heartbeats:
+    """Where heartbeats are written: all behind one connection here, and the one place to spread them over more."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def groups(self, ids: Sequence[InstanceId]) -> list[Group]:
+        """The ids by the connection that serves them, without empty groups."""
+        return [Group(self._session, ids)] if ids else []
+
+    async def record(self, ids: Sequence[InstanceId], now: datetime) -> set[InstanceId]:
+        """Those of the living `ids` for whom `now`, or a time at most a tenth of their timeout older, is stored."""
+        recorded: set[InstanceId] = set()
+        for group in self.groups(ids):
+            async with group.session.use() as connection:
+                recorded |= await _record(connection, group.ids, now)
+        return recorded
+
+
+async def _record(connection: AsyncConnection, ids: Sequence[InstanceId], now: datetime) -> set[InstanceId]:
+    written = set((await connection.execute(BEAT, {"ids": ids, "now": now})).scalars())
+    rest = [each for each in ids if each not in written]
+    if not rest:
+        return written
+    rows = {row.instance_id: row.fresh for row in await connection.execute(FRESH, {"ids": rest, "now": now})}
+    missing = [each for each in rest if each not in rows]
+    if missing:
+        await connection.execute(HEAL, {"ids": missing, "now": now})
+    return written | {each for each, fresh in rows.items() if fresh}
+
+
+CHECK = text("""
+select l.last_seen, greatest(l.due_at, l.forgiven_until) as deadline, not l.stale as healthy
+from instance i join lease l on l.instance_id = i.id where i.id = :id and i.died_revision is null
+""")
+
+
+async def check(connection: AsyncConnection, instance_id: InstanceId) -> Check | None:
+    """The last health check of a living instance; None for the dead and the unknown."""
+    row = (await connection.execute(CHECK, {"id": instance_id})).one_or_none()
+    return None if row is None else Check(**row._mapping)
+
+
+LOST = text("""
+insert into heartbeat (instance_id, timeout, last_seen)
+select i.id, i.timeout, c.now from instance i cross join (select clock_timestamp() as now from control) c
+where i.died_revision is null and not exists (select from heartbeat h where h.instance_id = i.id)
+on conflict (instance_id) do nothing
+""")
+
+ORPHANED = text("""
+delete from heartbeat h
+where not exists (select from instance i where i.id = h.instance_id and i.died_revision is null)
+  and h.last_seen < (select clock_timestamp() from control) - interval '1 minute'
+""")
+
+
+async def mend(connection: AsyncConnection) -> int:
+    """Gives rows back to the living who lost theirs, and takes those of the dead away; how many."""
+    counts: Iterable[int] = [(await connection.execute(each)).rowcount for each in (LOST, ORPHANED)]
+    return sum(counts)

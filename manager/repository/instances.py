@@ -1,0 +1,64 @@
+"""Rows to instances, and what a turn must know of those that it touches."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from manager.domain.instance import Cause, Death, Instance, InstanceId, InstanceType, Status
+from manager.repository.state import services_of
+
+Known = dict[InstanceId, Instance]
+
+
+def instance_of(row: Row[Any]) -> Instance:
+    """An instance from a row of `instance_whole`, with `last_seen` and `stale` where the statement asked for them."""
+    fields = row._mapping
+    death = None
+    if row.died_at is not None:
+        death = Death(row.died_at, row.died_revision, Cause(row.death_cause), row.root_cause)
+    return Instance(
+        id=row.id,
+        type=InstanceType(row.type),
+        hostname=row.hostname,
+        timeout=row.timeout,
+        created_at=row.created_at,
+        created_revision=row.created_revision,
+        updated_revision=row.updated_revision,
+        labels=row.labels,
+        parent=row.parent_id,
+        services=() if row.services is None else services_of(row.services),
+        death=death,
+        digest=row.digest,
+        last_seen=fields.get("last_seen"),
+        status=Status.DEAD if death else Status.STALE if fields.get("stale") else Status.HEALTHY,
+    )
+
+
+FACTS = text("""
+select w.* from unnest(cast(:ids as uuid[])) u(id)
+cross join lateral (select * from instance_whole i where i.id = u.id offset 0) w
+""")
+
+
+async def facts(connection: AsyncConnection, ids: Iterable[InstanceId | None]) -> Known:
+    """Those of `ids` that were ever registered, dead or alive, as they are now."""
+    wanted = sorted({each for each in ids if each is not None})
+    if not wanted:
+        return {}
+    rows = await connection.execute(FACTS, {"ids": wanted})
+    return {row.id: instance_of(row) for row in rows}
+
+
+FIND = text("""
+with found as materialized (select * from instance_whole where id = :id and died_revision is null)
+select found.*, l.last_seen, coalesce(l.stale, false) as stale
+from found left join (select * from lease where instance_id = :id) l on l.instance_id = found.id
+""")
+
+
+async def find(connection: AsyncConnection, instance_id: InstanceId) -> Instance | None:
+    """A living instance, with its status and last health check; None for the dead and the unknown."""
+    row = (await connection.execute(FIND, {"id": instance_id})).one_or_none()
+    return None if row is None else instance_of(row)

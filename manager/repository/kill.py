@@ -1,0 +1,98 @@
+"""Kills: an instance and everything below it die in one change."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import text
+
+from manager.domain.calls import Kill, Outcome, Reason
+from manager.domain.instance import Cause, InstanceId
+from manager.repository.instances import Known, facts
+from manager.repository.link import ascend
+from manager.repository.turn import Turn
+
+# `walk` goes down by (id, root), never into another aimed-at id, so that each victim has one root cause. The lateral
+# sub-select with `offset 0` keeps the planner on the index: the plain join scans the whole table once a level.
+# Where each victim stands among its root's is its place in the walk, which goes level by level; `union` over the
+# pairs alone, so that the walk ends whatever the links are. Everything below sees the fleet as it was before.
+KILL = text("""
+with recursive aimed as materialized (
+    select u.id, u.revision, u.actor, u.note
+    from unnest(cast(:ids as uuid[]), cast(:revisions as bigint[]), cast(:actors as text[]), cast(:notes as text[]))
+         u(id, revision, actor, note)
+), walk as (
+    select a.id, a.id as root from aimed a
+    union
+    select c.child_id, w.root
+    from walk w
+    cross join lateral (
+        select l.child_id from parent_link l where l.parent_id = w.id and l.ended_revision is null offset 0) c
+    where c.child_id <> all (cast(:ids as uuid[]))
+), victim as materialized (
+    select w.id, w.root, a.revision, a.actor, a.note, row_number() over () as place,
+           case when w.id = w.root then cast(:cause as smallint) else cast(3 as smallint) end as cause
+    from walk w join aimed a on a.id = w.root
+), killed as (
+    update instance i set died_at = :now, died_revision = v.revision, death_cause = v.cause, root_cause = v.root
+    from victim v where i.id = v.id and i.died_revision is null
+), unlinked as (
+    update parent_link l set ended_revision = v.revision from victim v
+    where l.child_id = v.id and l.ended_revision is null
+), silenced as (
+    delete from heartbeat h using victim v where h.instance_id = v.id
+), told as (
+    insert into event (revision, ordinal, type, instance_id, before, cause, root_cause, actor, note, nonce, at)
+    select v.revision, row_number() over (partition by v.root order by v.place) - 1, 2, v.id, s.state,
+           v.cause, v.root, v.actor, case when v.id = v.root then v.note else '' end, :nonce, :now
+    from victim v cross join lateral (select state from instance_state where id = v.id offset 0) s
+)
+select v.root, count(*) as victims from victim v group by v.root
+""")
+
+
+async def kill(turn: Turn, calls: Sequence[Kill]) -> list[Outcome]:
+    """Kills many, each with all its descendants in one revision. Two aimed at one id are one kill."""
+    known = await facts(turn.connection, [call.id for call in calls])
+    aims = {call.id: call for call in calls if _judge(call, known) is None}
+    revisions = await slay(turn, list(aims.values()), Cause.KILLED)
+    return [_judge(call, known) or Outcome.done(revisions[call.id]) for call in calls]
+
+
+def _judge(call: Kill, known: Known) -> Outcome | None:
+    """None where the call is to be carried out."""
+    present = known.get(call.id)
+    if present is None:
+        return Outcome.refused(Reason.UNKNOWN_INSTANCE)
+    if present.death is None:
+        return None
+    if present.death.cause is Cause.KILLED:
+        return Outcome.done(present.death.revision)
+    return Outcome.refused(Reason.DEAD)
+
+
+async def slay(turn: Turn, aims: Sequence[Kill], cause: Cause) -> Mapping[InstanceId, int]:
+    """The living ids of `aims`, distinct, die of `cause`, and what is below them with them; the revision of each."""
+    if not aims:
+        return {}
+    ordered = await _deepest_first(turn, aims)
+    revisions = {each.id: turn.next_revision() for each in ordered}
+    await turn.connection.execute(
+        KILL,
+        {
+            "ids": list(revisions),
+            "revisions": list(revisions.values()),
+            "actors": [each.actor for each in ordered],
+            "notes": [each.note for each in ordered],
+            "cause": int(cause),
+            "now": turn.now,
+            "nonce": turn.nonce,
+        },
+    )
+    return revisions
+
+
+async def _deepest_first(turn: Turn, aims: Sequence[Kill]) -> Sequence[Kill]:
+    """So that nobody dies in a revision after its parent's, as it would if the kills had come one by one."""
+    if len(aims) == 1:
+        return aims
+    above = await ascend(turn, [each.id for each in aims])
+    return sorted(aims, key=lambda each: -above[each.id][1])

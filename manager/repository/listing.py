@@ -1,0 +1,136 @@
+"""Lists: the living that match a filter, by id, as of one snapshot."""
+
+import json
+from collections.abc import AsyncIterator
+from functools import cache
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from manager.domain.filter import Filter, ResumeToken
+from manager.domain.instance import Instance, InstanceId, Status
+from manager.repository.instances import instance_of
+
+CHUNK = 1_000
+FIRST = InstanceId(UUID(int=0))
+
+HEAD = text("""
+select e.epoch, greatest(c.compacted_revision, e.base_revision, l.revision) as revision,
+       coalesce(l.ordinal, 0) as ordinal, coalesce(l.nonce, c.compacted_nonce) as nonce
+from control c
+cross join lateral (select * from history_epoch order by number desc limit 1) e
+left join lateral (select * from event order by revision desc, ordinal desc limit 1) l on true
+""")
+
+
+async def head(connection: AsyncConnection) -> ResumeToken:
+    """The latest change that this snapshot sees, as a place to go on from."""
+    return ResumeToken(**(await connection.execute(HEAD)).one()._mapping)
+
+
+# Each criterion that a filter gives narrows the page; ids first, their leases after, since pages must not join.
+CRITERIA = {
+    "ids": "i.id = any(:ids)",
+    "lowest": "i.id between :lowest and :highest",
+    "types": "i.type = any(:types)",
+    "service_types": "exists (select from service s where s.instance_id = i.id and s.type = any(:service_types))",
+    "hostnames": "i.hostname = any(:hostnames)",
+    "labels": "i.labels @> cast(:labels as jsonb)",
+    "parent": """i.id = any(array(
+        select l.child_id from parent_link l where l.parent_id = :parent and l.ended_revision is null))""",
+    "subtree_of": """i.id = any(array(
+        with recursive down as (
+            select cast(:subtree_of as uuid) as id
+            union
+            select c.child_id from down cross join lateral (
+                select l.child_id from parent_link l
+                where l.parent_id = down.id and l.ended_revision is null offset 0) c
+        ) select id from down))""",
+}
+
+PAGE = """
+with page as materialized (
+    select i.id from instance i
+    where i.died_revision is null and i.id > :after and i.created_revision <= :revision and {criteria}
+    order by i.id limit :limit
+), seen as materialized (
+    select l.instance_id, l.last_seen, l.stale from lease l where l.instance_id = any(array(select id from page))
+)
+select w.*, seen.last_seen, coalesce(seen.stale, false) as stale
+from page cross join lateral (select * from instance_whole where id = page.id offset 0) w
+left join seen on seen.instance_id = page.id
+order by w.id
+"""
+
+
+@cache
+def _page(criteria: tuple[str, ...]) -> TextClause:
+    return text(PAGE.format(criteria=" and ".join(("true", *(CRITERIA[each] for each in criteria)))))
+
+
+def _parameters(wanted: Filter) -> dict[str, object]:
+    """The criteria that the filter gives, by name; the second end of the range travels with the first."""
+    given: dict[str, object] = {
+        "ids": list(wanted.ids),
+        "lowest": wanted.id_range and wanted.id_range[0],
+        "types": [int(each) for each in wanted.types],
+        "service_types": [int(each) for each in wanted.service_types],
+        "hostnames": list(wanted.hostnames),
+        "labels": wanted.labels and json.dumps(dict(wanted.labels)),
+        "parent": wanted.parent,
+        "subtree_of": wanted.subtree_of,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+async def living(
+    connection: AsyncConnection, wanted: Filter, *, after: InstanceId, revision: int, most: int
+) -> AsyncIterator[Instance]:
+    """Up to about `most` instances that match and are not stale, by id, read in pieces of one snapshot.
+
+    Nothing registered after `revision` is among them. The connection must be in a transaction of one snapshot.
+    """
+    parameters = _parameters(wanted)
+    statement = _page(tuple(parameters))
+    if wanted.id_range:
+        parameters["highest"] = wanted.id_range[1]
+    limit = min(most + 1, CHUNK)
+    while True:
+        place = {"after": after, "revision": revision, "limit": limit}
+        rows = (await connection.execute(statement, {**parameters, **place})).all()
+        for row in rows:
+            instance = instance_of(row)
+            if instance.status is not Status.STALE:
+                yield instance
+        if len(rows) < limit:
+            return
+        after = rows[-1].id
+
+
+DESCRIBE = text("""
+with recursive up as (
+    select :id as id, 0 as depth
+    union
+    select p.parent_id, up.depth + 1
+    from up cross join lateral (select l.parent_id from parent_link l where l.child_id = up.id offset 0) p
+    where up.id <> (select root_cause from instance where id = :id)
+)
+select w.*, l.last_seen, coalesce(l.stale, false) as stale, e.actor, e.note
+from up cross join lateral (select * from instance_whole where id = up.id offset 0) w
+left join lease l on l.instance_id = w.id
+left join event e on e.revision = w.died_revision and e.instance_id = w.root_cause and e.type = 2
+order by up.depth
+""")
+
+
+async def describe(connection: AsyncConnection, instance_id: InstanceId) -> tuple[list[Instance], str, str]:
+    """An instance, dead or alive, and for the dead those above it up to the root cause; who did it, and the note.
+
+    Empty for an id that never was.
+    """
+    rows = (await connection.execute(DESCRIBE, {"id": instance_id})).all()
+    if not rows:
+        return [], "", ""
+    chain = [instance_of(row) for row in rows]
+    return chain, rows[0].actor or "", rows[0].note or ""

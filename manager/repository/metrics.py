@@ -1,0 +1,161 @@
+"""Samples: COPY into the history, and one row of latest values for each living instance."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from manager.domain.instance import InstanceId
+from manager.domain.metrics import GpuSample, LlmSample, ProxySample, Sample, SystemSample
+
+S = TypeVar("S", ProxySample, SystemSample, GpuSample, LlmSample)
+
+TABLE: dict[type[Any], str] = {
+    ProxySample: "proxy_metrics",
+    SystemSample: "system_metrics",
+    GpuSample: "gpu_metrics",
+    LlmSample: "llm_metrics",
+}
+
+LIVING = text("""
+select u.id, clock_timestamp() as now
+from unnest(cast(:ids as uuid[])) u(id)
+cross join lateral (select died_revision from instance where id = u.id offset 0) i
+where i.died_revision is null
+""")
+
+LATEST = {
+    SystemSample: text("""
+insert into latest_system_metrics (at, instance_id, measured_at, used_memory_bytes, total_memory_bytes)
+select * from unnest(cast(:at as timestamptz[]), cast(:instance_id as uuid[]), cast(:measured_at as timestamptz[]),
+                     cast(:used_memory_bytes as bigint[]), cast(:total_memory_bytes as bigint[]))
+on conflict (instance_id) do update
+set at = excluded.at, measured_at = excluded.measured_at, used_memory_bytes = excluded.used_memory_bytes,
+    total_memory_bytes = excluded.total_memory_bytes
+where latest_system_metrics.at < excluded.at
+"""),
+    ProxySample: text("""
+insert into latest_proxy_metrics (at, instance_id, measured_at, active_connections, total_connections, bytes_sent,
+                                  bytes_received)
+select * from unnest(cast(:at as timestamptz[]), cast(:instance_id as uuid[]), cast(:measured_at as timestamptz[]),
+                     cast(:active_connections as bigint[]), cast(:total_connections as bigint[]),
+                     cast(:bytes_sent as bigint[]), cast(:bytes_received as bigint[]))
+on conflict (instance_id) do update
+set at = excluded.at, measured_at = excluded.measured_at, active_connections = excluded.active_connections,
+    total_connections = excluded.total_connections, bytes_sent = excluded.bytes_sent,
+    bytes_received = excluded.bytes_received
+where latest_proxy_metrics.at < excluded.at
+"""),
+    GpuSample: text("""
+insert into latest_gpu_metrics (at, instance_id, measured_at, gpu_index, used_memory_bytes, total_memory_bytes,
+                                utilization_percent)
+select * from unnest(cast(:at as timestamptz[]), cast(:instance_id as uuid[]), cast(:measured_at as timestamptz[]),
+                     cast(:gpu_index as smallint[]), cast(:used_memory_bytes as bigint[]),
+                     cast(:total_memory_bytes as bigint[]), cast(:utilization_percent as double precision[]))
+on conflict (instance_id, gpu_index) do update
+set at = excluded.at, measured_at = excluded.measured_at, used_memory_bytes = excluded.used_memory_bytes,
+    total_memory_bytes = excluded.total_memory_bytes, utilization_percent = excluded.utilization_percent
+where latest_gpu_metrics.at < excluded.at
+"""),
+    LlmSample: text("""
+insert into latest_llm_metrics (at, instance_id, measured_at, request_count, tokens_received, tokens_sent)
+select * from unnest(cast(:at as timestamptz[]), cast(:instance_id as uuid[]), cast(:measured_at as timestamptz[]),
+                     cast(:request_count as bigint[]), cast(:tokens_received as bigint[]),
+                     cast(:tokens_sent as bigint[]))
+on conflict (instance_id) do update
+set at = excluded.at, measured_at = excluded.measured_at, request_count = excluded.request_count,
+    tokens_received = excluded.tokens_received, tokens_sent = excluded.tokens_sent
+where latest_llm_metrics.at < excluded.at
+"""),
+}
+
+
+async def store(connection: AsyncConnection, samples: Sequence[Sample]) -> int:
+    """Stores samples in their order of arrival, in one transaction; how many, those of the dead being left out."""
+    async with connection.begin():
+        rows = (await connection.execute(LIVING, {"ids": sorted({each.instance_id for each in samples})})).all()
+        alive = {row.id for row in rows}
+        kept = [each for each in samples if each.instance_id in alive]
+        if kept:
+            # a microsecond apart, so that arrival orders the samples of one instance
+            times = [rows[0].now - timedelta(microseconds=len(kept) - place) for place in range(len(kept))]
+            for kind in TABLE:
+                arrivals = [(at, each) for at, each in zip(times, kept, strict=True) if type(each) is kind]
+                await _store(connection, kind, arrivals)
+        return len(kept)
+
+
+async def _store(connection: AsyncConnection, kind: type[Any], arrivals: Sequence[tuple[datetime, Sample]]) -> None:
+    if not arrivals:
+        return
+    names = [each.name for each in fields(kind)]
+    values = attrgetter(*names)
+    raw: Any = (await connection.get_raw_connection()).driver_connection
+    await raw.copy_records_to_table(
+        TABLE[kind], columns=["at", *names], records=[(at, *values(each)) for at, each in arrivals]
+    )
+    # the last of each key alone: one statement may not touch a row twice
+    last = {(each.instance_id, getattr(each, "gpu_index", 0)): (at, each) for at, each in arrivals}
+    columns: dict[str, list[Any]] = {"at": [at for at, _ in last.values()]}
+    columns |= {name: [getattr(each, name) for _, each in last.values()] for name in names}
+    await connection.execute(LATEST[kind], columns)
+
+
+READ: dict[type[Any], TextClause] = {
+    SystemSample: text("""
+select instance_id, measured_at, used_memory_bytes, total_memory_bytes
+from latest_system_metrics where instance_id = :id
+"""),
+    ProxySample: text("""
+select instance_id, measured_at, active_connections, total_connections, bytes_sent, bytes_received
+from latest_proxy_metrics where instance_id = :id
+"""),
+    GpuSample: text("""
+select instance_id, measured_at, gpu_index, used_memory_bytes, total_memory_bytes, utilization_percent
+from latest_gpu_metrics where instance_id = :id order by gpu_index
+"""),
+    LlmSample: text("""
+select instance_id, measured_at, request_count, tokens_received, tokens_sent
+from latest_llm_metrics where instance_id = :id
+"""),
+}
+
+
+async def latest(connection: AsyncConnection, kind: type[S], instance_id: InstanceId) -> list[S]:
+    """The latest sample of that kind; several for an instance with several GPUs, ordered; none before the first."""
+    return [kind(**row._mapping) for row in await connection.execute(READ[kind], {"id": instance_id})]
+
+
+# What the dead left behind, so many at a time; nobody posts for them any more.
+FORGET = """
+delete from {table} where instance_id = any(array(
+    select l.instance_id from {table} l join instance i on i.id = l.instance_id
+    where i.died_revision is not null limit 10000))
+"""
+
+
+async def forget_dead(connection: AsyncConnection) -> int:
+    """Removes the latest values of dead instances; how many."""
+    counts = [
+        (await connection.execute(text(FORGET.format(table=f"latest_{name}")))).rowcount for name in TABLE.values()
+    ]
+    return sum(counts)
+
+
+PREPARE = text("select prepare_metrics(:days)")
+DROP = text("select drop_old_metrics()")
+KEEP = text("update control set metrics_kept = :kept where metrics_kept <> :kept")
+
+
+async def keep(connection: AsyncConnection, days_ahead: int, retention: timedelta) -> list[str]:
+    """Makes the partitions of the coming days and drops those past the retention; the names of the dropped."""
+    await connection.execute(PREPARE, {"days": days_ahead})
+    await connection.execute(KEEP, {"kept": retention})
+    dropped: list[str] = []
+    while name := (await connection.execute(DROP)).scalar():
+        dropped.append(name)
+    return dropped

@@ -1,0 +1,56 @@
+"""An instance as an event keeps it: the JSON object that the view `instance_state` builds too."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from manager.domain.instance import Instance, InstanceId, InstanceType, Service, ServiceType
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
+
+def services_of(items: Sequence[Any]) -> tuple[Service, ...]:
+    """Services as the database's JSON holds them."""
+    return tuple(Service(ServiceType(each["type"]), each["host"], each["port"], each["path"]) for each in items)
+
+
+def encode_service(service: Service) -> dict[str, object]:
+    """A service as the database's JSON holds it."""
+    return {"type": int(service.type), "host": service.host, "port": service.port, "path": service.path}
+
+
+def encode(instance: Instance) -> str:
+    """The state of an instance as JSON."""
+    return json.dumps(
+        {
+            "type": int(instance.type),
+            "hostname": instance.hostname,
+            "labels": dict(instance.labels),
+            "timeout_ms": instance.timeout // MILLISECOND,
+            "created_at_ms": (instance.created_at - EPOCH) // MILLISECOND,
+            "created_revision": instance.created_revision,
+            "updated_revision": instance.updated_revision,
+            "parent": None if instance.parent is None else str(instance.parent),
+            "services": [encode_service(each) for each in instance.services],
+        }
+    )
+
+
+def decode(instance_id: InstanceId, content: str) -> Instance:
+    """The instance that `encode`, or the view, wrote."""
+    fields = json.loads(content)
+    return Instance(
+        id=instance_id,
+        type=InstanceType(fields["type"]),
+        hostname=fields["hostname"],
+        labels=fields["labels"],
+        timeout=fields["timeout_ms"] * MILLISECOND,
+        created_at=EPOCH + fields["created_at_ms"] * MILLISECOND,
+        created_revision=fields["created_revision"],
+        updated_revision=fields["updated_revision"],
+        parent=None if fields["parent"] is None else InstanceId(UUID(fields["parent"])),
+        services=services_of(fields["services"]),
+    )

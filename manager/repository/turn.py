@@ -1,0 +1,136 @@
+"""A turn: the one transaction that may change the fleet at a time, in whose order the revisions are.
+
+The lock is taken by a statement of its own: inside another one the snapshot would be taken already, and would miss
+what the turn before has committed.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from manager.domain.event import Event
+from manager.repository.state import encode, encode_service
+
+
+class UnknownHistoryError(Exception):
+    """The database was promoted, restored or copied: nothing may be written before a new epoch is opened."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """What the operations of a turn share: its connection, the database's time, the next revision, the events."""
+
+    connection: AsyncConnection
+    now: datetime
+    nonce: int
+    head: int
+    events: list[Event] = field(default_factory=list)
+
+    def next_revision(self) -> int:
+        """The revision of one more change: dense, and committed in this order."""
+        self.head += 1
+        return self.head
+
+    def tell(self, *events: Event) -> None:
+        """Adds events of the latest change; each is numbered after those of its revision that were told before."""
+        for each in events:
+            last = self.events[-1] if self.events else None
+            ordinal = last.ordinal + 1 if last and last.revision == each.revision else 0
+            self.events.append(replace(each, ordinal=ordinal))
+
+
+LOCK = text("select pg_advisory_xact_lock(4711, 1)")
+
+OPEN = text("""
+select clock_timestamp() as now, cast(random() * 2147483647 as integer) as nonce,
+       greatest(c.compacted_revision, e.base_revision, (select max(revision) from event)) as head,
+       (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
+       is not distinct from (h.system_identifier, h.timeline, h.database_oid, h.event_oid) as known
+from control c cross join history_here h
+left join lateral (select * from history_epoch order by number desc limit 1) e on true
+""")
+
+
+@asynccontextmanager
+async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIterator[Turn]:
+    """Runs one turn; raises UnknownHistoryError, having changed nothing, where the newest epoch is another's."""
+    async with connection.begin():
+        await connection.execute(LOCK)
+        row = (await connection.execute(OPEN)).one()
+        if not row.known:
+            raise UnknownHistoryError
+        present = Turn(connection, row.now, row.nonce, row.head)
+        yield present
+        await _append(present)
+        if notify and present.head > row.head:
+            await connection.execute(RING, {"head": str(present.head)})
+
+
+APPEND = text("""
+insert into event (revision, ordinal, type, instance_id, related_id, service, before, after,
+                   cause, root_cause, actor, note, nonce, at)
+select u.revision, u.ordinal, u.type, u.instance, u.related, cast(u.service as jsonb), cast(u.before as jsonb),
+       cast(u.after as jsonb), u.cause, u.root, u.actor, u.note, :nonce, :now
+from unnest(cast(:revisions as bigint[]), cast(:ordinals as integer[]), cast(:types as smallint[]),
+            cast(:instances as uuid[]), cast(:related as uuid[]), cast(:services as text[]), cast(:befores as text[]),
+            cast(:afters as text[]), cast(:causes as smallint[]), cast(:roots as uuid[]), cast(:actors as text[]),
+            cast(:notes as text[]))
+     u(revision, ordinal, type, instance, related, service, before, after, cause, root, actor, note)
+""")
+
+
+async def _append(present: Turn) -> None:
+    events = present.events
+    if not events:
+        return
+    await present.connection.execute(
+        APPEND,
+        {
+            "nonce": present.nonce,
+            "now": present.now,
+            "revisions": [each.revision for each in events],
+            "ordinals": [each.ordinal for each in events],
+            "types": [int(each.type) for each in events],
+            "instances": [each.instance for each in events],
+            "related": [each.related for each in events],
+            "services": [each.service and json.dumps(encode_service(each.service)) for each in events],
+            "befores": [each.before and encode(each.before) for each in events],
+            "afters": [each.after and encode(each.after) for each in events],
+            "causes": [each.cause for each in events],
+            "roots": [each.root for each in events],
+            "actors": [each.actor for each in events],
+            "notes": [each.note for each in events],
+        },
+    )
+
+
+RING = text("select pg_notify('instance_manager', :head)")
+
+EPOCH = text("""
+insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
+select coalesce((select max(number) from history_epoch), 0) + 1, h.system_identifier, h.timeline, h.database_oid,
+       h.event_oid,
+       greatest(c.compacted_revision, (select max(revision) from event),
+                (select max(base_revision) from history_epoch)),
+       :reason
+from history_here h cross join control c
+where :forced or not exists (
+    select from (select * from history_epoch order by number desc limit 1) e
+    where (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
+        = (h.system_identifier, h.timeline, h.database_oid, h.event_oid))
+returning epoch
+""")
+
+
+async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool = False) -> UUID | None:
+    """Opens a new epoch, where this history of the database has none yet; None where another manager was first."""
+    async with connection.begin():
+        await connection.execute(LOCK)
+        opened: UUID | None = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).scalar()
+        return opened

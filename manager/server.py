@@ -1,0 +1,146 @@
+"""Wiring: builds the rooms, starts them in order, and stops them in the reverse."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+from manager import __version__
+from manager.checks import Checks
+from manager.domain.instance import MANAGER_LABEL
+from manager.domain.lease import Lease, Patience, leases
+from manager.presence import Presence, new_id
+from manager.reaper import reap
+from manager.repository.database import Database
+from manager.repository.migrations import require
+from manager.samples import Samples
+from manager.settings import Settings
+from manager.turns import Policy, Turns
+from manager.upkeep import keep_up
+from manager.wire.listener import Listener, Rooms
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where a started server can be reached, and under which id it is part of the fleet."""
+
+    addresses: tuple[str, ...]
+    instance_id: str
+
+
+async def serve(settings: Settings, stop: asyncio.Event, started: Callable[[Serving], None]) -> None:
+    """Serves until `stop` is set or the manager is killed as an instance, then drains and takes itself out.
+
+    Raises a Refusal where the database, its schema or the port is not to be had.
+    """
+    database = Database(settings.database_url, settings.read_connections)
+    try:
+        async with database.readers.use() as connection:
+            await require(connection, __version__)
+        await _serve(settings, database, stop, started)
+    finally:
+        await database.close()
+
+
+async def _serve(
+    settings: Settings, database: Database, stop: asyncio.Event, started: Callable[[Serving], None]
+) -> None:
+    rooms = _rooms(settings, database)
+    listener = Listener(rooms)
+    addresses = await listener.start(settings.bind, settings.port)
+    presence = _presence(settings, rooms)
+    async with asyncio.TaskGroup() as workers:
+        for lane in (rooms.turns.lane, rooms.checks.lane, rooms.samples):
+            workers.create_task(lane.serve())
+        pulses = [workers.create_task(each) for each in _pulses(settings, database, rooms, listener, presence)]
+        try:
+            started(Serving(tuple(addresses), str(presence.id)))
+            await _until(stop, presence)
+        finally:
+            await listener.stop(settings.drain)
+            for pulse in pulses:
+                pulse.cancel()
+            await presence.leave()
+            for lane in (rooms.turns.lane, rooms.checks.lane, rooms.samples):
+                lane.close()
+
+
+async def _until(stop: asyncio.Event, presence: Presence) -> None:
+    """Returns when asked to stop, or when this manager was killed as an instance."""
+    asked, present = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(presence.keep())
+    try:
+        await asyncio.wait([asked, present], return_when=asyncio.FIRST_COMPLETED)
+        if present.done():
+            log.warning("this manager was killed by %s, and drains", present.result())
+    finally:
+        asked.cancel()
+        present.cancel()
+
+
+def _pulses(
+    settings: Settings, database: Database, rooms: Rooms, listener: Listener, presence: Presence
+) -> tuple[Coroutine[None, None, None], ...]:
+    """What beats by itself while the server serves."""
+    health = Health(listener)
+    return (
+        reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, health.hear),
+        health.show(),
+        keep_up(database.upkeep, settings.partitions_ahead, settings.metrics_retention, settings.upkeep_interval),
+    )
+
+
+class Health:
+    """The health that the listener shows: whether the last tick was taken by the database."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._serving = True
+        self._changed = asyncio.Event()
+        self._changed.set()
+
+    def hear(self, serving: bool) -> None:
+        """What the reaper's pulse says."""
+        if serving != self._serving:
+            self._serving = serving
+            self._changed.set()
+
+    async def show(self) -> None:
+        """Shows each change, for ever."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self._listener.tell(self._serving)
+
+
+def _presence(settings: Settings, rooms: Rooms) -> Presence:
+    pace = settings.timeout.total_seconds() / 3
+    return Presence(rooms.turns, rooms.checks, rooms.readers, pace, {MANAGER_LABEL: __version__}, new_id())
+
+
+def _rooms(settings: Settings, database: Database) -> Rooms:
+    """What the services work with, each on its own connection."""
+    return Rooms(
+        turns=Turns(
+            database.turns,
+            _policy(settings),
+            linger=settings.turn_linger,
+            size=settings.turn_size,
+            queue=settings.turn_queue,
+        ),
+        checks=Checks(
+            database.checks, linger=settings.check_linger, size=settings.check_size, queue=settings.check_queue
+        ),
+        samples=Samples(database.samples, buffer=settings.sample_buffer, interval=settings.flush_interval),
+        readers=database.readers,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        leases=leases(Lease(settings.timeout, settings.grace), Lease(settings.vllm_timeout, settings.vllm_grace)),
+        patience=Patience(settings.outage_after, settings.outage_grace, settings.start_grace),
+        pace=settings.reaper_interval / 2,
+        notify=settings.notify,
+    )

@@ -1,0 +1,117 @@
+"""Turns: all calls that wait to change the fleet share one transaction, and each gets its own outcome."""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+
+from manager.domain.calls import Call, Kill, Link, Offer, Outcome, Registration, Tick, Update
+from manager.domain.lease import Leases, Patience
+from manager.domain.refusals import Exhausted, Refusal
+from manager.lane import Lane
+from manager.repository.add import add
+from manager.repository.database import Session, is_passing, is_too_long, refusal_of
+from manager.repository.kill import kill
+from manager.repository.link import link
+from manager.repository.offer import offer
+from manager.repository.tick import tick
+from manager.repository.turn import Turn, UnknownHistoryError, open_epoch, turn
+from manager.repository.update import update
+
+log = logging.getLogger(__name__)
+
+TRIES = 4
+Outcomes = Sequence[Outcome | Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operations of a turn go by."""
+
+    leases: Leases
+    patience: Patience
+    pace: timedelta
+    notify: bool = True
+
+
+class Turns:
+    """Runs turns on one held connection. The calls of a turn are concurrent, so their order is ours to choose."""
+
+    def __init__(self, session: Session, policy: Policy, *, linger: timedelta, size: int, queue: int) -> None:
+        self._session = session
+        self._policy = policy
+        self.lane: Lane[Call, Outcome] = Lane(self._run, linger=linger, size=size, queue=queue)
+
+    async def submit(self, call: Call) -> Outcome:
+        """What became of a call, once it is committed. Raises Unavailable where nobody knows."""
+        return await self.lane.submit(call)
+
+    async def _run(self, calls: Sequence[Call]) -> Outcomes:
+        try:
+            return await self._persist(calls)
+        except Exception as error:
+            refusal = refusal_of(error)
+            if len(calls) > 1 and (refusal is None or is_too_long(error)):
+                return await self._singly(calls)
+            if is_too_long(error) and isinstance(calls[0], Kill):
+                refusal = Exhausted("the subtree is too large for one kill: kill its children first")
+            if refusal is None:
+                raise
+            log.warning("a turn of %d failed: %s", len(calls), error)
+            return [refusal] * len(calls)
+
+    async def _singly(self, calls: Sequence[Call]) -> Outcomes:
+        """So that only the poisonous one fails."""
+        outcomes: list[Outcome | Refusal] = []
+        for call in calls:
+            try:
+                outcomes.extend(await self._run([call]))
+            except Exception as error:
+                log.exception("a call failed by itself")
+                outcomes.append(cast(Refusal, error))
+        return outcomes
+
+    async def _persist(self, calls: Sequence[Call]) -> Outcomes:
+        """Runs one turn, again where its failure was of the passing kind."""
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._turn(calls)
+            except UnknownHistoryError:
+                if not left:
+                    raise
+                await self._open_epoch()
+            except Exception as error:
+                if not (left and is_passing(error)):
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    async def _turn(self, calls: Sequence[Call]) -> Outcomes:
+        async with self._session.use() as connection:
+            # nothing is answered before the inner block has committed
+            async with turn(connection, notify=self._policy.notify) as present:
+                outcomes = await self._carry_out(present, calls)
+            return outcomes
+
+    async def _open_epoch(self) -> None:
+        async with self._session.use() as connection:
+            if epoch := await open_epoch(connection, "a history of the database that was not known"):
+                log.warning("opened epoch %s: the database is new, was promoted or restored", epoch)
+
+    async def _carry_out(self, present: Turn, calls: Sequence[Call]) -> Outcomes:
+        """Adds, updates, services, links, kills, expiries: each kind at once, in one order that all managers keep."""
+        policy = self._policy
+        kinds: list[tuple[type[Any], Callable[[Any], Awaitable[Outcomes]]]] = [
+            (Registration, lambda some: add(present, some, policy.leases)),
+            (Update, lambda some: update(present, some, policy.leases)),
+            (Offer, lambda some: offer(present, some)),
+            (Link, lambda some: link(present, some)),
+            (Kill, lambda some: kill(present, some)),
+            (Tick, lambda some: tick(present, some, policy.leases, policy.patience, policy.pace)),
+        ]
+        outcomes: dict[int, Outcome | Refusal] = {}
+        for kind, operation in kinds:
+            places = [place for place, call in enumerate(calls) if type(call) is kind]
+            if places:
+                outcomes.update(zip(places, await operation([calls[place] for place in places]), strict=True))
+        return [outcomes[place] for place in range(len(calls))]

@@ -1,0 +1,339 @@
+"""Messages to values. Whatever is wrong with a request is said here, naming the field; behind it nothing re-checks."""
+
+import math
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from manager.domain.calls import Kill, Link, Offer, Registration, Update
+from manager.domain.filter import PAGE_LIMIT, Cursor, Filter, ResumeToken
+from manager.domain.instance import RESERVED_LABEL, InstanceId, InstanceType, Service, ServiceType
+from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
+from manager.domain.refusals import InvalidRequest
+from manager.pb import instance_manager_pb2 as pb
+from manager.pb import stats_service_pb2 as stats_pb
+
+E = TypeVar("E", bound=IntEnum)
+
+HOST_LENGTH = 253
+TEXT_LENGTH = 1024
+LABELS = 32
+SERVICES = 32
+MAX_COUNT = 2**63 - 1
+MAX_MILLISECONDS = 253402300799999  # the end of the year 9999
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TIMEOUT = (1_000, 86_400_000)
+
+
+def instance_id(field: str, value: str) -> InstanceId:
+    """A UUID in canonical text form, in either case."""
+    try:
+        parsed = UUID(value)
+    except ValueError:
+        parsed = None
+    if parsed is None or str(parsed) != value.lower():
+        raise InvalidRequest(field, "must be a UUID in text form, as 0192f0c1-7a3e-7bbb-8d4e-3a2b1c0d9e8f")
+    return InstanceId(parsed)
+
+
+def optional_id(field: str, value: str) -> InstanceId | None:
+    """As `instance_id`; empty for none."""
+    return instance_id(field, value) if value else None
+
+
+def line(field: str, value: str, most: int, *, least: int = 0) -> str:
+    """Text of one line: no NUL, no control character, no lone surrogate."""
+    if len(value) < least:
+        raise InvalidRequest(field, "must not be empty")
+    if len(value) > most:
+        raise InvalidRequest(field, f"must be at most {most} characters, and has {len(value)}")
+    if not value.isprintable() and any(each < " " or "\x7f" <= each <= "\x9f" for each in value):
+        raise InvalidRequest(field, "must not contain control characters")
+    return value
+
+
+def member(field: str, kind: type[E], value: int) -> E:
+    """A value of an enum that says something."""
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(each.name for each in kind)
+        raise InvalidRequest(field, f"must be one of {known}" + ("" if value == 0 else f", and is {value}")) from None
+
+
+def moment(field: str, milliseconds: int) -> datetime:
+    """Milliseconds since the epoch, up to the year 9999."""
+    if not 0 <= milliseconds <= MAX_MILLISECONDS:
+        raise InvalidRequest(field, "must be milliseconds since 1970, UTC, up to the year 9999")
+    return EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def count(field: str, value: int) -> int:
+    """What PostgreSQL's bigint can hold."""
+    if value > MAX_COUNT:
+        raise InvalidRequest(field, f"must be at most {MAX_COUNT}")
+    return value
+
+
+def labels(given: Mapping[str, str]) -> dict[str, str]:
+    """At most 32 labels, none of the managers' own."""
+    if len(given) > LABELS:
+        raise InvalidRequest("labels", f"must be at most {LABELS}, and are {len(given)}")
+    for key, value in given.items():
+        line("labels", key, 63, least=1)
+        line("labels", value, 255)
+        if key.startswith(RESERVED_LABEL):
+            raise InvalidRequest("labels", f"must not begin with {RESERVED_LABEL}, which names the managers' own")
+    return dict(given)
+
+
+def service(field: str, message: pb.Service) -> Service:
+    """What an instance offers, and where."""
+    if not 1 <= message.port <= 65535:
+        raise InvalidRequest(f"{field}.port", f"must be 1 to 65535, and is {message.port}")
+    return Service(
+        type=member(f"{field}.service_type", ServiceType, message.service_type),
+        host=line(f"{field}.host", message.host, HOST_LENGTH, least=1),
+        port=message.port,
+        path=line(f"{field}.path", message.path, TEXT_LENGTH),
+    )
+
+
+def services(messages: Iterable[pb.Service]) -> tuple[Service, ...]:
+    """At most 32 services; one that is given twice counts once."""
+    given = [service(f"services[{place}]", each) for place, each in enumerate(messages)]
+    if len(given) > SERVICES:
+        raise InvalidRequest("services", f"must be at most {SERVICES}, and are {len(given)}")
+    return tuple(dict.fromkeys(given))
+
+
+def timeout(milliseconds: int) -> timedelta | None:
+    """None for the default of the type."""
+    if milliseconds and not TIMEOUT[0] <= milliseconds <= TIMEOUT[1]:
+        raise InvalidRequest("timeout_ms", f"must be 0, or {TIMEOUT[0]} to {TIMEOUT[1]}, and is {milliseconds}")
+    return timedelta(milliseconds=milliseconds) if milliseconds else None
+
+
+def registration(message: pb.InstanceDescription, actor: str) -> Registration:
+    """TryAddInstance; what the server fills is not looked at."""
+    return Registration(
+        id=instance_id("instance_id", message.instance_id),
+        type=member("instance_type", InstanceType, message.instance_type),
+        hostname=line("hostname", message.hostname, HOST_LENGTH),
+        labels=labels(message.labels),
+        parent=optional_id("parent_id", message.parent_id),
+        services=services(message.services),
+        timeout=timeout(message.timeout_ms),
+        actor=actor,
+    )
+
+
+def update(message: pb.InstanceDescription, actor: str) -> Update:
+    """TryUpdateInstance."""
+    if message.updated_revision < 0:
+        raise InvalidRequest("updated_revision", "must not be negative")
+    return Update(
+        id=instance_id("instance_id", message.instance_id),
+        type=member("instance_type", InstanceType, message.instance_type),
+        hostname=line("hostname", message.hostname, HOST_LENGTH),
+        labels=labels(message.labels),
+        timeout=timeout(message.timeout_ms),
+        expected=message.updated_revision or None,
+        actor=actor,
+    )
+
+
+def kill(message: pb.KillRequest, actor: str) -> Kill:
+    """TryKillInstance."""
+    return Kill(instance_id("instance_id", message.instance_id), line("note", message.note, TEXT_LENGTH), actor)
+
+
+def link(message: pb.AddChildRequest, actor: str) -> Link:
+    """TryAddChild."""
+    return Link(instance_id("parent_id", message.parent_id), instance_id("child_id", message.child_id), actor)
+
+
+def offer(message: pb.AddServiceRequest, actor: str) -> Offer:
+    """TryAddService."""
+    of = instance_id("instance_id", message.instance_id)
+    if not message.HasField("service"):
+        raise InvalidRequest("service", "must be given")
+    return Offer(of, service("service", message.service), actor)
+
+
+class FilterFields(Protocol):
+    """What InstanceFilter and SubscribeRequest have in common."""
+
+    id_prefix: str
+    parent_id: str
+    subtree_of: str
+
+    @property
+    def ids(self) -> Iterable[str]: ...
+    @property
+    def types(self) -> Iterable[int]: ...
+    @property
+    def service_types(self) -> Iterable[int]: ...
+    @property
+    def hostnames(self) -> Iterable[str]: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+def _each(field: str, given: Iterable[T], decode: Callable[[str, T], V], limit: int = PAGE_LIMIT) -> tuple[V, ...]:
+    items = list(given)
+    if len(items) > limit:
+        raise InvalidRequest(field, f"must be at most {limit}, and are {len(items)}")
+    return tuple(decode(f"{field}[{place}]", each) for place, each in enumerate(items))
+
+
+def wanted(message: FilterFields) -> Filter:
+    """The criteria of a list or a subscription."""
+    return Filter(
+        ids=_each("ids", message.ids, instance_id),
+        id_range=id_range(message.id_prefix) if message.id_prefix else None,
+        types=_each("types", message.types, lambda field, each: member(field, InstanceType, each)),
+        service_types=_each(
+            "service_types", message.service_types, lambda field, each: member(field, ServiceType, each)
+        ),
+        hostnames=_each("hostnames", message.hostnames, lambda field, each: line(field, each, HOST_LENGTH)),
+        labels=_wanted_labels(message.labels),
+        parent=optional_id("parent_id", message.parent_id),
+        subtree_of=optional_id("subtree_of", message.subtree_of),
+    )
+
+
+def _wanted_labels(given: Mapping[str, str]) -> dict[str, str]:
+    if len(given) > LABELS:
+        raise InvalidRequest("labels", f"must be at most {LABELS}, and are {len(given)}")
+    return {line("labels", key, 63, least=1): line("labels", value, 255) for key, value in given.items()}
+
+
+def id_range(prefix: str) -> tuple[UUID, UUID]:
+    """The first and the last id whose text begins with `prefix`."""
+    lowest, highest = (_filled(prefix.lower(), digit) for digit in "0f")
+    if lowest is None or highest is None:
+        raise InvalidRequest("id_prefix", "must be the beginning of a UUID in text form, as 0192f0c1-7a")
+    return lowest, highest
+
+
+def _filled(prefix: str, digit: str) -> UUID | None:
+    digits = prefix.replace("-", "")
+    try:
+        filled = UUID(digits + digit * (32 - len(digits)))
+    except ValueError:
+        return None
+    return filled if str(filled).startswith(prefix) else None
+
+
+RESUME_TOKEN = struct.Struct("!B16sqii")
+PAGE_TOKEN = struct.Struct(f"!B16s8s{RESUME_TOKEN.size}s")
+
+
+def page(message: pb.InstanceFilter, wanted: Filter) -> tuple[int, Cursor | None]:
+    """The page size (0: everything at once) and where the page begins."""
+    if not 0 <= message.page_size <= PAGE_LIMIT:
+        raise InvalidRequest(
+            "page_size", f"must be 0 for all at once, or 1 to {PAGE_LIMIT}, and is {message.page_size}"
+        )
+    if not message.page_token:
+        return message.page_size, None
+    if not message.page_size:
+        raise InvalidRequest("page_token", "must come with the page_size")
+    return message.page_size, _cursor(message.page_token, wanted)
+
+
+def _cursor(token: bytes, wanted: Filter) -> Cursor:
+    try:
+        version, after, digest, begun = PAGE_TOKEN.unpack(token)
+    except struct.error:
+        version = 0
+    if version != 1:
+        raise InvalidRequest("page_token", "must be the next_page_token of a list")
+    if digest != wanted.digest:
+        raise InvalidRequest("page_token", "is of a list with another filter")
+    return Cursor(InstanceId(UUID(bytes=after)), resume_token("page_token", begun))
+
+
+def resume_token(field: str, token: bytes) -> ResumeToken:
+    """A place in the history."""
+    try:
+        version, epoch, revision, ordinal, nonce = RESUME_TOKEN.unpack(token)
+    except struct.error:
+        version = 0
+    if version != 1 or revision < 0 or ordinal < 0:
+        raise InvalidRequest(field, "must be a resume_token as this service gives it")
+    return ResumeToken(UUID(bytes=epoch), revision, ordinal, nonce)
+
+
+def proxy_sample(message: pb.ProxyMetrics) -> ProxySample:
+    """PostProxyMetrics."""
+    return ProxySample(
+        instance_id("instance_id", message.instance_id),
+        moment("timestamp_ms", message.timestamp_ms),
+        count("active_connections", message.active_connections),
+        count("total_connections", message.total_connections),
+        count("bytes_sent", message.bytes_sent),
+        count("bytes_received", message.bytes_received),
+    )
+
+
+def system_sample(message: pb.SystemMetrics) -> SystemSample:
+    """PostSystemMetrics."""
+    return SystemSample(
+        instance_id("instance_id", message.instance_id),
+        moment("timestamp_ms", message.timestamp_ms),
+        count("used_memory_bytes", message.used_memory_bytes),
+        count("total_memory_bytes", message.total_memory_bytes),
+    )
+
+
+def gpu_sample(message: pb.GpuMetrics) -> GpuSample:
+    """PostGpuMetrics."""
+    if message.gpu_index > 1023:
+        raise InvalidRequest("gpu_index", f"must be 0 to 1023, and is {message.gpu_index}")
+    if not (math.isfinite(message.utilization_percent) and 0 <= message.utilization_percent <= 100):
+        raise InvalidRequest("utilization_percent", "must be 0 to 100")
+    return GpuSample(
+        instance_id("instance_id", message.instance_id),
+        moment("timestamp_ms", message.timestamp_ms),
+        message.gpu_index,
+        count("used_memory_bytes", message.used_memory_bytes),
+        count("total_memory_bytes", message.total_memory_bytes),
+        message.utilization_percent,
+    )
+
+
+def llm_sample(message: pb.LlmMetrics) -> LlmSample:
+    """PostLlmMetrics."""
+    return LlmSample(
+        instance_id("instance_id", message.instance_id),
+        moment("timestamp_ms", message.timestamp_ms),
+        count("request_count", message.request_count),
+        count("tokens_received", message.tokens_received),
+        count("tokens_sent", message.tokens_sent),
+    )
+
+
+def stats(message: stats_pb.StatsUploadRequest) -> HostStats:
+    """UploadStats."""
+    if not message.HasField("stats"):
+        raise InvalidRequest("stats", "must be given")
+    return HostStats(
+        hostname(message.hostname),
+        moment("stats.timestamp_ms", message.stats.timestamp_ms),
+        count("stats.used_memory_bytes", message.stats.used_memory_bytes),
+        count("stats.total_memory_bytes", message.stats.total_memory_bytes),
+    )
+
+
+def hostname(value: str) -> str:
+    """A host's name, which must be given."""
+    return line("hostname", value, HOST_LENGTH, least=1)

@@ -1,0 +1,129 @@
+"""Values to messages."""
+
+from datetime import UTC, datetime, timedelta
+
+from manager.domain.calls import Outcome
+from manager.domain.filter import Cursor, Filter, ResumeToken
+from manager.domain.instance import Check, Instance, Service
+from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
+from manager.pb import instance_manager_pb2 as pb
+from manager.pb import stats_service_pb2 as stats_pb
+from manager.wire.decode import PAGE_TOKEN, RESUME_TOKEN
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
+
+def milliseconds(moment: datetime) -> int:
+    """Whole milliseconds since the epoch, UTC."""
+    return (moment - EPOCH) // MILLISECOND
+
+
+def outcome(value: Outcome) -> pb.Bool:
+    """What a `Try*` call answers."""
+    if value.reason is None:
+        return pb.Bool(value=True, revision=value.revision)
+    return pb.Bool(value=False, reason=pb.Reason.ValueType(value.reason))
+
+
+def service(value: Service) -> pb.Service:
+    """A service as a client gave it."""
+    return pb.Service(
+        service_type=pb.ServiceType.ValueType(value.type), host=value.host, port=value.port, path=value.path
+    )
+
+
+def instance(value: Instance) -> pb.InstanceDescription:
+    """An instance, with all that the server fills."""
+    message = pb.InstanceDescription(
+        instance_id=str(value.id),
+        instance_type=pb.InstanceType.ValueType(value.type),
+        hostname=value.hostname,
+        labels=value.labels,
+        parent_id="" if value.parent is None else str(value.parent),
+        services=[service(each) for each in value.services],
+        timeout_ms=value.timeout // MILLISECOND,
+        status=pb.Status.ValueType(value.status),
+        created_at_ms=milliseconds(value.created_at),
+        last_health_check_ms=0 if value.last_seen is None else milliseconds(value.last_seen),
+        created_revision=value.created_revision,
+        updated_revision=value.updated_revision,
+    )
+    if value.death is not None:
+        message.died_at_ms = milliseconds(value.death.at)
+        message.death_cause = pb.Cause.ValueType(value.death.cause)
+        message.root_cause_id = str(value.death.root)
+    return message
+
+
+def check(value: Check) -> pb.HealthCheck:
+    """The last health check of a living instance."""
+    return pb.HealthCheck(
+        last_health_check_ms=milliseconds(value.last_seen),
+        deadline_ms=milliseconds(value.deadline),
+        healthy=value.healthy,
+    )
+
+
+def page_token(value: Cursor, wanted: Filter) -> bytes:
+    """Where the next page begins."""
+    return PAGE_TOKEN.pack(1, value.after.bytes, wanted.digest, resume_token(value.begun))
+
+
+def resume_token(value: ResumeToken) -> bytes:
+    """Where a subscription goes on."""
+    return RESUME_TOKEN.pack(1, value.epoch.bytes, value.revision, value.ordinal, value.nonce)
+
+
+def proxy_metrics(value: ProxySample) -> pb.ProxyMetrics:
+    """The latest of a proxy."""
+    return pb.ProxyMetrics(
+        instance_id=str(value.instance_id),
+        timestamp_ms=milliseconds(value.measured_at),
+        active_connections=value.active_connections,
+        total_connections=value.total_connections,
+        bytes_sent=value.bytes_sent,
+        bytes_received=value.bytes_received,
+    )
+
+
+def system_metrics(value: SystemSample) -> pb.SystemMetrics:
+    """The latest of any instance."""
+    return pb.SystemMetrics(
+        instance_id=str(value.instance_id),
+        timestamp_ms=milliseconds(value.measured_at),
+        used_memory_bytes=value.used_memory_bytes,
+        total_memory_bytes=value.total_memory_bytes,
+    )
+
+
+def gpu_metrics(value: GpuSample) -> pb.GpuMetrics:
+    """The latest of one GPU."""
+    return pb.GpuMetrics(
+        instance_id=str(value.instance_id),
+        timestamp_ms=milliseconds(value.measured_at),
+        gpu_index=value.gpu_index,
+        used_memory_bytes=value.used_memory_bytes,
+        total_memory_bytes=value.total_memory_bytes,
+        utilization_percent=value.utilization_percent,
+    )
+
+
+def llm_metrics(value: LlmSample) -> pb.LlmMetrics:
+    """The latest of a model server."""
+    return pb.LlmMetrics(
+        instance_id=str(value.instance_id),
+        timestamp_ms=milliseconds(value.measured_at),
+        request_count=value.request_count,
+        tokens_received=value.tokens_received,
+        tokens_sent=value.tokens_sent,
+    )
+
+
+def stats(value: HostStats) -> stats_pb.Stats:
+    """The latest of a host."""
+    return stats_pb.Stats(
+        used_memory_bytes=value.used_memory_bytes,
+        total_memory_bytes=value.total_memory_bytes,
+        timestamp_ms=milliseconds(value.measured_at),
+    )

@@ -1,0 +1,129 @@
+"""The gRPC server: which services it serves, where, and within which limits."""
+
+import errno
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.descriptor import FileDescriptor
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from manager.checks import Checks
+from manager.domain.refusals import Refusal
+from manager.pb import fleet_pb2, fleet_pb2_grpc, instance_manager_pb2, instance_manager_pb2_grpc
+from manager.pb import stats_service_pb2, stats_service_pb2_grpc
+from manager.repository.database import Readers
+from manager.samples import Samples
+from manager.turns import Turns
+from manager.wire.fleet_service import FleetService
+from manager.wire.get_service import GetService
+from manager.wire.interceptors import Gate
+from manager.wire.post_service import PostService
+from manager.wire.stats_service import StatsService
+from manager.wire.try_service import TryService
+
+OPTIONS = (
+    # or a second server would share the port silently
+    ("grpc.so_reuseport", 0),
+    # a few bytes of gzip inflate to megabytes before any limit is looked at: nothing but plain messages
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # quiet streams behind NAT stay open, and half-open connections are found
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+)
+
+
+class CannotListen(Refusal):
+    """No address to serve on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the services work with."""
+
+    turns: Turns
+    checks: Checks
+    samples: Samples
+    readers: Readers
+
+
+class Listener:
+    """One gRPC server on its addresses, with the health of each service."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._server = aio.server(interceptors=[Gate()], options=OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self.services = _register(self._server, rooms)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [*self.services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, hosts: Sequence[str], port: int) -> list[str]:
+        """Serves on all the hosts, at one port (0: a free one); the addresses."""
+        addresses: list[str] = []
+        for host in hosts:
+            if _available(host, port):
+                port = self._bind(host, port)
+                addresses.append(f"{host}:{port}")
+        if not addresses:
+            raise CannotListen(f"this machine has none of the addresses {', '.join(hosts)}: choose with --bind")
+        await self._server.start()
+        return addresses
+
+    def _bind(self, host: str, port: int) -> int:
+        try:
+            return self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            raise _taken(port) from None
+
+    async def tell(self, serving: bool) -> None:
+        """Sets the health of every service, and of the server as a whole."""
+        states = health_pb2.HealthCheckResponse
+        state = states.SERVING if serving else states.NOT_SERVING
+        for service in ("", *self.services):
+            await self._health.set(service, state)
+
+    async def stop(self, drain: timedelta) -> None:
+        """Takes no more calls, and ends those that are still open after `drain`."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(drain.total_seconds())
+
+
+def _register(server: aio.Server, rooms: Rooms) -> list[str]:
+    instance_manager_pb2_grpc.add_TryServiceServicer_to_server(TryService(rooms.turns, rooms.checks), server)
+    instance_manager_pb2_grpc.add_GetServiceServicer_to_server(GetService(rooms.readers), server)
+    instance_manager_pb2_grpc.add_PostServiceServicer_to_server(PostService(rooms.samples), server)
+    stats_service_pb2_grpc.add_StatsServiceServicer_to_server(StatsService(rooms.readers), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(rooms.readers), server)
+    files: list[tuple[FileDescriptor, Any]] = [
+        (instance_manager_pb2.DESCRIPTOR, ("TryService", "GetService", "PostService")),
+        (stats_service_pb2.DESCRIPTOR, ("StatsService",)),
+        (fleet_pb2.DESCRIPTOR, ("FleetService",)),
+    ]
+    return [file.services_by_name[name].full_name for file, names in files for name in names]
+
+
+def _available(host: str, port: int) -> bool:
+    """Whether this machine has the address; raises where somebody listens on it already."""
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((bare, port))
+            probe.listen(1)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _taken(port) from None
+        return False
+    return True
+
+
+def _taken(port: int) -> CannotListen:
+    return CannotListen(f"port {port} is taken: choose another with --port, or 0 for a free one")

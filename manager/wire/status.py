@@ -1,0 +1,82 @@
+"""Refusals to gRPC statuses: one table, and the details that tell a client what to do."""
+
+import logging
+import secrets
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as details_pb
+from google.rpc import status_pb2
+
+from manager.domain.refusals import (
+    ChildOfManager,
+    EpochChanged,
+    Exhausted,
+    InvalidRequest,
+    NotFound,
+    Refusal,
+    Unavailable,
+)
+from manager.repository.database import refusal_of
+from manager.repository.migrations import SchemaMismatch
+
+log = logging.getLogger(__name__)
+
+DOMAIN = "instance_manager"
+
+
+class VersionMismatch(Refusal):
+    """The caller speaks another version of the contract."""
+
+
+STATUS_OF: dict[type[Refusal], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    ChildOfManager: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    EpochChanged: grpc.StatusCode.FAILED_PRECONDITION,
+    VersionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    SchemaMismatch: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+def _details(refusal: Refusal) -> list[Any]:
+    match refusal:
+        case InvalidRequest(field=field, problem=problem):
+            violation = details_pb.BadRequest.FieldViolation(field=field, description=problem)
+            return [details_pb.BadRequest(field_violations=[violation])] if field else []
+        case EpochChanged():
+            return [details_pb.ErrorInfo(reason="EPOCH_CHANGED", domain=DOMAIN)]
+        case VersionMismatch():
+            return [details_pb.ErrorInfo(reason="PROTO_VERSION", domain=DOMAIN)]
+        case Unavailable(retry=retry) | Exhausted(retry=retry) if retry is not None:
+            pause = Duration()
+            pause.FromTimedelta(retry)
+            return [details_pb.RetryInfo(retry_delay=pause)]
+    return []
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str, bytes]:
+    """Code, message and serialized google.rpc.Status of what a handler raised.
+
+    What is no refusal is a fault of ours: logged under an incident id, which is all that the client learns.
+    """
+    refusal = refusal_of(error)
+    if refusal is None:
+        incident = secrets.token_hex(6)
+        log.error("incident %s", incident, exc_info=error)
+        code, message, details = grpc.StatusCode.INTERNAL, f"a fault of the server's: incident {incident}", []
+    else:
+        code, message, details = STATUS_OF[type(refusal)], str(refusal), _details(refusal)
+    return code, message, _packed(code, message, details)
+
+
+def _packed(code: grpc.StatusCode, message: str, details: list[Any]) -> bytes:
+    packed = []
+    for each in details:
+        packed.append(AnyMessage())
+        packed[-1].Pack(each)
+    return bytes(status_pb2.Status(code=code.value[0], message=message, details=packed).SerializeToString())

@@ -1,0 +1,39 @@
+"""TryService: changes, and health checks."""
+
+from typing import Any
+
+from grpc import aio
+
+from manager.checks import Checks
+from manager.pb import instance_manager_pb2 as pb
+from manager.pb import instance_manager_pb2_grpc as grpc_pb
+from manager.turns import Turns
+from manager.wire import decode, encode
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class TryService(grpc_pb.TryServiceServicer):
+    """Every call is a value, submitted; its outcome is the answer."""
+
+    def __init__(self, turns: Turns, checks: Checks) -> None:
+        self._turns = turns
+        self._checks = checks
+
+    async def TryAddInstance(self, request: pb.InstanceDescription, context: Context) -> pb.Bool:
+        return encode.outcome(await self._turns.submit(decode.registration(request, context.peer())))
+
+    async def TryUpdateInstance(self, request: pb.InstanceDescription, context: Context) -> pb.Bool:
+        return encode.outcome(await self._turns.submit(decode.update(request, context.peer())))
+
+    async def TryKillInstance(self, request: pb.KillRequest, context: Context) -> pb.Bool:
+        return encode.outcome(await self._turns.submit(decode.kill(request, context.peer())))
+
+    async def TryHealthCheck(self, request: pb.InstanceRequest, context: Context) -> pb.Bool:
+        return encode.outcome(await self._checks.submit(decode.instance_id("instance_id", request.instance_id)))
+
+    async def TryAddChild(self, request: pb.AddChildRequest, context: Context) -> pb.Bool:
+        return encode.outcome(await self._turns.submit(decode.link(request, context.peer())))
+
+    async def TryAddService(self, request: pb.AddServiceRequest, context: Context) -> pb.Bool:
+        return encode.outcome(await self._turns.submit(decode.offer(request, context.peer())))

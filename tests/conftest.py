@@ -1,0 +1,157 @@
+"""Real PostgreSQL for all: one server a session, one migrated template, a copy of it for each test.
+
+In this order: IM_TEST_DATABASE_URL (a superuser's), the embedded binaries, and on request `--db=docker`.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from manager.domain.instance import InstanceId
+from manager.embedded import start
+from manager.presence import new_id
+from manager.repository import migrations
+from manager.server import Serving, serve
+from manager.settings import Settings
+
+TEMPLATE = "im_template"
+PASSWORD = "im-test-only"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--db", choices=["embedded", "docker"], default="embedded", help="where PostgreSQL comes from")
+
+
+def at(url: str, *, database: str, user: str = "", password: str = "") -> str:
+    """The same server by another name: another database, or another role."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"{user}:{password}@{host}" if user else parts.netloc
+    return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
+
+
+@dataclass(frozen=True)
+class Database:
+    """A migrated database: `url` as the server role, `admin` as a superuser."""
+
+    name: str
+    url: str
+    admin: str
+
+    async def run(self, statement: str, *arguments: object) -> list[Any]:
+        """Rows of a statement, as a superuser."""
+        connection = await asyncpg.connect(self.admin)
+        try:
+            return list(await connection.fetch(statement, *arguments))
+        finally:
+            await connection.close()
+
+    async def value(self, statement: str, *arguments: object) -> Any:
+        """The one value of a statement, as a superuser."""
+        return (await self.run(statement, *arguments))[0][0]
+
+
+def _docker() -> Iterator[str]:
+    # its constructor talks to Docker already, so it is imported and built only where Docker was asked for
+    from testcontainers.community.postgres import PostgresContainer
+
+    with PostgresContainer("postgres:18", driver=None) as container:
+        yield str(container.get_connection_url())
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A superuser's address of a PostgreSQL for this session alone."""
+    if given := os.environ.get("IM_TEST_DATABASE_URL"):
+        yield given
+    elif request.config.getoption("--db") == "docker":
+        yield from _docker()
+    else:
+        with start(None, ephemeral=True, durable=False) as postgres:
+            yield postgres.url()
+
+
+async def _recreate(cluster: str, name: str, *options: str) -> None:
+    connection = await asyncpg.connect(cluster)
+    try:
+        await connection.execute(f'drop database if exists "{name}" with (force)')
+        await connection.execute(" ".join([f'create database "{name}"', *options]))
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def template(cluster: str) -> str:
+    """The name of a migrated database, which nobody is connected to."""
+    await _recreate(cluster, TEMPLATE)
+    await migrations.upgrade(at(cluster, database=TEMPLATE))
+    connection = await asyncpg.connect(cluster)
+    await connection.execute(f"alter role im_server login password '{PASSWORD}'")
+    await connection.close()
+    return TEMPLATE
+
+
+numbers = count(1)
+
+
+@pytest.fixture
+async def database(cluster: str, template: str) -> AsyncIterator[Database]:
+    """A migrated database of this test's own."""
+    name = f"im_test_{os.getpid()}_{next(numbers)}"
+    await _recreate(cluster, name, f"template {template} strategy file_copy")
+    yield Database(name, at(cluster, database=name, user="im_server", password=PASSWORD), at(cluster, database=name))
+    connection = await asyncpg.connect(cluster)
+    await connection.execute(f'drop database if exists "{name}" with (force)')
+    await connection.close()
+
+
+@pytest.fixture
+def settings(database: Database) -> Settings:
+    """Served on a free port of 127.0.0.1, with a reaper that does not come by itself."""
+    return Settings(
+        database_url=database.url,
+        bind=("127.0.0.1",),
+        port=0,
+        reaper_interval=timedelta(seconds=60),
+        flush_interval=timedelta(milliseconds=50),
+        drain=timedelta(milliseconds=200),
+    )
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Serving]:
+    """A manager in this process, on real sockets."""
+    stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(serve(settings, stop, started.set_result))
+    await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    try:
+        yield started.result()
+    finally:
+        stop.set()
+        await task
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[Serving]:
+    """A manager on this test's database."""
+    async with serving(settings) as started:
+        yield started
+
+
+@pytest.fixture
+def make_id() -> Callable[[], InstanceId]:
+    return new_id
+
+
+Start = Callable[[Settings], AbstractAsyncContextManager[Serving]]
