@@ -1,0 +1,6 @@
+"""The PostgreSQL launcher: a server of one's own for development, trials and tests."""
+
+from manager.embedded.errors import EmbeddedPostgresError
+from manager.embedded.postgres import Postgres, start
+
+__all__ = ["EmbeddedPostgresError", "Postgres", "start"]
