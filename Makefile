@@ -28,7 +28,7 @@ check: .venv/.ok ## format, lint, types, layers, contract and schema, all curren
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/buf lint
 	$(BIN)/python proto/compatible.py
-	$(BIN)/python -m manager.embedded.alembic check
+	$(BIN)/python migrations/check.py
 
 format: .venv/.ok ## format the code, and mend what the linter can
 	$(BIN)/ruff format .

@@ -1,6 +1,7 @@
 """The only reader of the environment: every setting is `IM_` and its name in capitals; durations are in seconds."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +18,7 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="", validation_alias=AliasChoices("IM_DATABASE_URL", "DATABASE_URL", "database_url"), repr=False
     )
+    postgres_bin: Path | None = None  # where PostgreSQL's binaries are, for the embedded server
     bind: tuple[str, ...] = ("[::]",)
     port: int = Field(default=50052, ge=0, le=65535)
 

@@ -87,16 +87,23 @@ class Turns:
         raise AssertionError("the last try returns or raises")
 
     async def _turn(self, calls: Sequence[Call]) -> Outcomes:
-        async with self._session.use() as connection:
-            # nothing is answered before the inner block has committed
-            async with turn(connection, notify=self._policy.notify) as present:
-                outcomes = await self._carry_out(present, calls)
-            return outcomes
+        outcomes: Outcomes
+        async with self._session.use() as connection, turn(connection, notify=self._policy.notify) as present:
+            outcomes = await self._carry_out(present, calls)
+        return outcomes  # committed
 
     async def _open_epoch(self) -> None:
         async with self._session.use() as connection:
-            if epoch := await open_epoch(connection, "a history of the database that was not known"):
-                log.warning("opened epoch %s: the database is new, was promoted or restored", epoch)
+            opened = await open_epoch(connection, "the database was promoted, restored or copied")
+        if opened is not None:
+            epoch, number = opened
+            log.log(
+                logging.INFO if number == 1 else logging.WARNING,
+                "opened epoch %d (%s) of the history: the database is %s",
+                number,
+                epoch,
+                "new" if number == 1 else "not the one of the epoch before; older resume tokens may be refused",
+            )
 
     async def _carry_out(self, present: Turn, calls: Sequence[Call]) -> Outcomes:
         """Adds, updates, services, links, kills, expiries: each kind at once, in one order that all managers keep."""

@@ -1,4 +1,4 @@
-"""Generates `manager/pb` from `proto/*.proto`, and `proto_version` with it; `--check` only says whether they are current.
+"""Generates `manager/pb` and `proto_version` from `proto/*.proto`; `--check` only says whether they are current.
 
 The generated files are committed, so that nobody needs a compiler to install or to read them.
 """
@@ -56,7 +56,8 @@ def generate(out: Path) -> None:
     accepted = ", ".join(f'"{each}"' for each in [version(), *compatible()])
     (out / "__init__.py").write_text('"""Generated from proto/ by `make proto`; never edited."""\n')
     (out / "version.py").write_text(
-        f'"""Generated from proto/ by `make proto`; never edited."""\n\nPROTO_VERSION = "{version()}"\nACCEPTED = frozenset({{{accepted}}})\n'
+        '"""Generated from proto/ by `make proto`; never edited."""\n\n'
+        f'PROTO_VERSION = "{version()}"\nACCEPTED = frozenset({{{accepted}}})\n'
     )
 
 

@@ -124,7 +124,7 @@ service = Table(
     _check("service_port_range", "port between 1 and 65535"),
     _check("service_path_length", "char_length(path) <= 1024"),
     # md5, since a path of 1,024 characters does not fit into an index row; no host or path holds a line feed
-    Index("service_once", "instance_id", "type", "port", text("md5(host || chr(10) || path)"), unique=True),
+    Index("service_once", "instance_id", "type", "port", text("md5((host || chr(10)) || path)"), unique=True),
 )
 
 heartbeat = Table(

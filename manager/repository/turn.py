@@ -118,19 +118,19 @@ select coalesce((select max(number) from history_epoch), 0) + 1, h.system_identi
        h.event_oid,
        greatest(c.compacted_revision, (select max(revision) from event),
                 (select max(base_revision) from history_epoch)),
-       :reason
+       case when exists (select from history_epoch) then :reason else 'the first' end
 from history_here h cross join control c
 where :forced or not exists (
     select from (select * from history_epoch order by number desc limit 1) e
     where (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
         = (h.system_identifier, h.timeline, h.database_oid, h.event_oid))
-returning epoch
+returning epoch, number
 """)
 
 
-async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool = False) -> UUID | None:
-    """Opens a new epoch, where this history of the database has none yet; None where another manager was first."""
+async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool = False) -> tuple[UUID, int] | None:
+    """Opens a new epoch and gives its id and number; None where this history of the database has one already."""
     async with connection.begin():
         await connection.execute(LOCK)
-        opened: UUID | None = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).scalar()
-        return opened
+        row = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).one_or_none()
+        return None if row is None else (row.epoch, row.number)

@@ -1,6 +1,5 @@
 """What happens around every call: the version gate, and no exception's text to any client."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -73,11 +72,9 @@ def _unary(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, An
         try:
             _admit(request, context)
             return await behaviour(request, context)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             code, message, details = status_of(error)
-        await context.abort(code, message, ((DETAILS, details),))
+        return await context.abort(code, message, ((DETAILS, details),))
 
     return handle
 

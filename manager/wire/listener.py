@@ -14,8 +14,14 @@ from grpc_reflection.v1alpha import reflection
 
 from manager.checks import Checks
 from manager.domain.refusals import Refusal
-from manager.pb import fleet_pb2, fleet_pb2_grpc, instance_manager_pb2, instance_manager_pb2_grpc
-from manager.pb import stats_service_pb2, stats_service_pb2_grpc
+from manager.pb import (
+    fleet_pb2,
+    fleet_pb2_grpc,
+    instance_manager_pb2,
+    instance_manager_pb2_grpc,
+    stats_service_pb2,
+    stats_service_pb2_grpc,
+)
 from manager.repository.database import Readers
 from manager.samples import Samples
 from manager.turns import Turns

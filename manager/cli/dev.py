@@ -1,0 +1,89 @@
+"""`imctl dev`: everything in one command, with a PostgreSQL of its own."""
+
+import asyncio
+import logging
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from manager.cli.serve import Bind, Port, banner, fail, run, say, settings_of
+from manager.embedded import EmbeddedPostgresError, Postgres, start
+from manager.repository import migrations
+from manager.server import Serving
+from manager.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DATABASE = "instance_manager"
+SERVER = "im_server"
+GRACE = timedelta(seconds=20)
+WATCH = 0.5
+
+
+def dev(
+    bind: Bind = None,
+    port: Port = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Where the data is kept.", metavar="FOLDER")
+    ] = None,
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Keep nothing once it stops.")] = False,
+    database_url: Annotated[
+        str | None, typer.Option("--database-url", help="Use this server, and none of its own.", metavar="URL")
+    ] = None,
+) -> None:
+    """Start PostgreSQL, migrate, and serve gRPC on [::1] and 127.0.0.1: all that development needs.
+
+    Data is kept between starts, in a folder that is named at the start.
+    """
+    choices: dict[str, Any] = {"bind": bind or ["[::1]", "127.0.0.1"], "port": port}
+    choices |= {"start_grace": GRACE, "outage_grace": GRACE}
+    if database_url:
+        _on_own_server(settings_of(**choices, database_url=database_url))
+        return
+    with ExitStack() as stack:
+        try:
+            postgres = stack.enter_context(start(data_dir, ephemeral=ephemeral, bin_dir=settings_of().postgres_bin))
+        except EmbeddedPostgresError as error:
+            fail(str(error))
+        url = asyncio.run(_prepare(postgres))
+        keeping = "nothing is kept" if ephemeral else f"kept in {postgres.data_dir}"
+
+        def started(serving: Serving) -> None:
+            postgres.announce(f"gRPC at {serving.addresses[0]}")
+            _tell(serving, f"{postgres.version} at 127.0.0.1:{postgres.port}, {keeping}", url)
+
+        run(settings_of(**choices, database_url=url), started, lambda: _revive(postgres))
+
+
+def _on_own_server(settings: Settings) -> None:
+    asyncio.run(migrations.upgrade(settings.database_url))
+    run(settings, lambda serving: _tell(serving, "your own server", ""))
+
+
+def _tell(serving: Serving, postgres: str, url: str) -> None:
+    say(
+        *banner(serving),
+        f"  PostgreSQL     {postgres}",
+        *([f"  SQL            psql {url}"] if url else []),
+        "  Ctrl-C stops it",
+    )
+
+
+async def _prepare(postgres: Postgres) -> str:
+    """The database, migrated; its address for the server role."""
+    await postgres.create_database(DATABASE)
+    await migrations.upgrade(postgres.url(database=DATABASE))
+    await postgres.grant_login(SERVER)
+    return postgres.url(SERVER, DATABASE)
+
+
+async def _revive(postgres: Postgres) -> None:
+    """Starts the server anew whenever it has ended; what was committed is there again."""
+    while True:
+        await asyncio.sleep(WATCH)
+        if postgres.process.poll() is not None:
+            log.warning("PostgreSQL has ended by itself (%s), and is started anew", postgres.process.returncode)
+            postgres.restart()
