@@ -127,11 +127,12 @@ async def test_a_stale_ready_file_is_not_believed(made: Path, ask: Ask) -> None:
 
 
 def test_an_abandoned_ephemeral_folder_is_swept(launch: Callable[..., Launcher]) -> None:
-    launcher, other = launch(), launch()
+    launcher, other = launch(PATH="/nowhere"), launch()  # no setpriv there: its server goes on
     launcher.kill()
     for folder in (launcher.folder, other.folder):
         os.utime(folder / "lock", (0, 0))
     start(ephemeral=True, durable=False).stop()
+    assert ends(launcher.server)
     assert not launcher.folder.exists()
     assert other.folder.exists()
     assert launcher.folder.name.startswith(EPHEMERAL)
