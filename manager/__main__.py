@@ -1,0 +1,18 @@
+"""The command line's entry: `imctl`, and `python -m manager`."""
+
+import sys
+
+
+def main() -> None:
+    """Runs `imctl`; says what to install where the command line's own packages are missing."""
+    try:
+        import typer  # noqa: F401 - the client alone installs without it
+    except ModuleNotFoundError:
+        sys.exit("imctl: the command line is not installed: pip install 'instance-manager[run]'")
+    from manager.cli.app import imctl
+
+    imctl(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

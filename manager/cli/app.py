@@ -1,0 +1,64 @@
+"""`imctl`: its verbs, each a module of this folder that is imported only when it is called."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+import typer
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb's line in the list, the extra that it needs, and whether the rest of the line belongs to a command."""
+
+    help: str
+    extra: str
+    takes_command: bool = False
+
+
+# the function of that name in manager/cli/<verb>.py; the list is in the order of --help
+VERBS = {
+    "dev": Verb("Start PostgreSQL, migrate, and serve: all that development needs.", "embedded"),
+    "serve": Verb("Serve on the database that DATABASE_URL names.", "server"),
+    "migrate": Verb("Bring the schema of DATABASE_URL up to this release's.", "server"),
+    "run": Verb("Run a command as an instance, for as long as the manager lets it live.", "run", takes_command=True),
+}
+
+
+def imctl(arguments: Sequence[str]) -> None:
+    """Runs the verb that the arguments name. Exits: 0 ok, 1 failed, 2 usage, and what `manager.cli.exits` lists."""
+    called = next((each for each in arguments if not each.startswith("-")), "")
+    app(called)(args=list(arguments), prog_name="imctl")
+
+
+def app(called: str = "") -> typer.Typer:
+    """The command line, with the verb `called` in full and the others by their line alone: their imports take long."""
+    made = typer.Typer(
+        help="The Instance Manager: who is in the fleet, who belongs to whom, who is alive.",
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain text: it starts faster, and logs take it as it is
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name, verb in VERBS.items():
+        settings = {"allow_interspersed_args": not verb.takes_command}
+        function = loaded(name, verb) if name == called else unloaded
+        made.command(name, short_help=verb.help, context_settings=settings)(function)
+    return made
+
+
+def loaded(name: str, verb: Verb) -> Callable[..., None]:
+    """The verb's function; exits with a line that names the missing extra where its imports fail."""
+    try:
+        function: Callable[..., None] = getattr(import_module(f"manager.cli.{name}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "manager":
+            raise
+        sys.exit(f"imctl: `imctl {name}` needs more than is installed: pip install 'instance-manager[{verb.extra}]'")
+    return function
+
+
+def unloaded() -> None:
+    """The place of a verb that was not called."""

@@ -1,0 +1,88 @@
+"""What `imctl run` tells a person, on stderr: stdout belongs to the command."""
+
+import sys
+from contextlib import suppress
+
+from manager.cli.exits import Exit, exit_of
+from manager.client import (
+    BackInReach,
+    ManagerError,
+    MetricsFailed,
+    Notice,
+    NotLinked,
+    OutOfReach,
+    RefusedError,
+    RegisteredAgain,
+)
+from manager.pb.fleet_pb2 import InstanceReport
+from manager.pb.instance_manager_pb2 import (
+    CAUSE_EXPIRED,
+    REASON_DEAD,
+    REASON_ID_TAKEN,
+    REASON_PARENT_DEAD,
+    REASON_UNKNOWN_PARENT,
+    Reason,
+)
+
+ADVICE_OF_EXIT = {
+    Exit.UNREACHABLE: "start one with `imctl dev`, or name it: --address HOST:PORT or IM_ADDRESS",
+    Exit.PROTO_VERSION: "install the release of imctl that fits the manager: pip install -U 'instance-manager[run]'",
+    Exit.DENIED: "ask whoever runs the manager for access",
+    Exit.USAGE: "see `imctl run --help`",
+}
+ADVICE_OF_REASON: dict[Reason.ValueType, str] = {
+    REASON_DEAD: "an id never lives twice: leave --id out, or choose another",
+    REASON_ID_TAKEN: "another instance has this id: leave --id out, or choose another",
+    REASON_UNKNOWN_PARENT: "start the parent first, or name another by --parent, or none by --no-parent",
+    REASON_PARENT_DEAD: "start the parent anew, or name another by --parent, or none by --no-parent",
+}
+
+
+def say(what: str, then: str = "") -> None:
+    """A line what is the matter, and where something can be done about it a line what."""
+    with suppress(OSError):  # a terminal that is gone must not stop the cleaning up
+        for start, line in (("imctl: ", what), ("       ", then)):
+            if line:
+                print(f"{start}{line}", file=sys.stderr, flush=True)
+
+
+def report(notice: Notice) -> None:
+    """A line on what became of the manager."""
+    match notice:
+        case OutOfReach(error, left):
+            say(f"the manager cannot be reached, the command goes on for {left:.0f} s: {error}")
+        case BackInReach(seconds):
+            say(f"the manager answers again, after {seconds:.0f} s")
+        case RegisteredAgain():
+            say("the manager had lost its data: the instance is registered again")
+        case NotLinked(reason):
+            say(f"the manager had lost its data, and refuses the link to the parent: {Reason.Name(reason)}")
+        case MetricsFailed(error):
+            say(f"the memory in use could not be measured: {error}")
+
+
+def not_registered(error: ManagerError | RefusedError, where: str) -> int:
+    """Says why the registration failed at the manager `where`, and what to do; the exit code."""
+    if isinstance(error, RefusedError):
+        say(str(error), ADVICE_OF_REASON.get(error.reason, "see `imctl run --help`"))
+        return Exit.CONFLICT
+    code = exit_of(error)
+    what = "cannot be reached" if code is Exit.UNREACHABLE else "refuses the registration"
+    say(f"the manager at {where} {what}: {error}", ADVICE_OF_EXIT.get(code, "try again, or ask whoever runs it"))
+    return code
+
+
+def not_started(command: str, error: OSError) -> int:
+    """Says why the command cannot be started; the exit code that shells give for it."""
+    say(f"{command!r} cannot be started: {error.strerror}", "check its name, its path and its permissions")
+    return Exit.NO_COMMAND if isinstance(error, FileNotFoundError) else Exit.CANNOT_START
+
+
+def death(told: InstanceReport) -> str:
+    """How an instance died, in a line."""
+    root = told.causes[-1] if told.causes else told.instance
+    who = "it" if root.instance_id == told.instance.instance_id else f"its ancestor {root.instance_id}"
+    if root.death_cause == CAUSE_EXPIRED:
+        return f"{who} had expired: no health check came in time"
+    by = f" by {told.actor}" if told.actor else ""
+    return f"{who} was killed{by}{f': {told.note}' if told.note else ''}"
