@@ -9,15 +9,19 @@ from manager import __version__
 from manager.checks import Checks
 from manager.domain.instance import MANAGER_LABEL
 from manager.domain.lease import Lease, Patience, leases
+from manager.feed import Feed
 from manager.presence import Presence, new_id
 from manager.reaper import reap
-from manager.repository.database import Database
+from manager.repository.database import Database, Readers
+from manager.repository.doorbell import Doorbell
 from manager.repository.migrations import require
 from manager.samples import Samples
 from manager.settings import Settings
+from manager.snapshots import Snapshots
 from manager.turns import Policy, Turns
 from manager.upkeep import keep_up
 from manager.wire.listener import Listener, Rooms
+from manager.wire.subscribe_service import Streams
 
 log = logging.getLogger(__name__)
 
@@ -48,22 +52,25 @@ async def _serve(
     settings: Settings, database: Database, stop: asyncio.Event, started: Callable[[Serving], None]
 ) -> None:
     rooms = _rooms(settings, database)
-    listener = Listener(rooms)
+    await rooms.turns.recognize()
+    listener = Listener(rooms, settings.subscriber_patience)
     addresses = await listener.start(settings.bind, settings.port)
     presence = _presence(settings, rooms)
+    lanes = (rooms.turns.lane, rooms.checks.lane, rooms.samples)
     async with asyncio.TaskGroup() as workers:
-        for lane in (rooms.turns.lane, rooms.checks.lane, rooms.samples):
-            workers.create_task(lane.serve())
+        for each in (*lanes, rooms.streams.feed):
+            workers.create_task(each.serve())
         pulses = [workers.create_task(each) for each in _pulses(settings, database, rooms, listener, presence)]
         try:
             started(Serving(tuple(addresses), str(presence.id)))
             await _until(stop, presence)
         finally:
+            rooms.streams.feed.close()  # which ends the subscriptions: they would outlast any drain
             await listener.stop(settings.drain)
             for pulse in pulses:
                 pulse.cancel()
             await presence.leave()
-            for lane in (rooms.turns.lane, rooms.checks.lane, rooms.samples):
+            for lane in lanes:
                 lane.close()
 
 
@@ -85,6 +92,7 @@ def _pulses(
     """What beats by itself while the server serves."""
     health = Health(listener)
     return (
+        *((Doorbell(settings.database_url, rooms.streams.feed).serve(),) if settings.notify else ()),
         reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, health.hear),
         health.show(),
         keep_up(database.upkeep, settings.partitions_ahead, settings.metrics_retention, settings.upkeep_interval),
@@ -134,7 +142,13 @@ def _rooms(settings: Settings, database: Database) -> Rooms:
         ),
         samples=Samples(database.samples, buffer=settings.sample_buffer, interval=settings.flush_interval),
         readers=database.readers,
+        streams=_streams(settings, database.readers),
     )
+
+
+def _streams(settings: Settings, readers: Readers) -> Streams:
+    feed = Feed(readers, events=settings.feed_events, size=settings.feed_bytes)
+    return Streams(feed, readers, Snapshots(readers), settings.subscriptions)
 
 
 def _policy(settings: Settings) -> Policy:

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     partitions_ahead: int = Field(default=7, ge=2, le=60)
     upkeep_interval: timedelta = Field(default=300 * S, ge=S, le=DAY)
 
+    # subscriptions: what the process keeps of the history for all, how many there may be, and its patience with each
+    feed_events: int = Field(default=20_000, ge=100)
+    feed_bytes: int = Field(default=32 * 1024 * 1024, ge=1024 * 1024)
+    subscriptions: int = Field(default=5_000, ge=1)
+    subscriber_patience: timedelta = Field(default=30 * S, ge=S / 10, le=600 * S)
+
     # database
     read_connections: int = Field(default=5, ge=1, le=100)
     notify: bool = True

@@ -80,7 +80,7 @@ class Turns:
             except UnknownHistoryError:
                 if not left:
                     raise
-                await self._open_epoch()
+                await self.recognize()
             except Exception as error:
                 if not (left and is_passing(error)):
                     raise
@@ -92,7 +92,8 @@ class Turns:
             outcomes = await self._carry_out(present, calls)
         return outcomes  # committed
 
-    async def _open_epoch(self) -> None:
+    async def recognize(self) -> None:
+        """Opens an epoch where the database's history has none yet: nothing is written, or read on from, before."""
         async with self._session.use() as connection:
             opened = await open_epoch(connection, "the database was promoted, restored or copied")
         if opened is not None:

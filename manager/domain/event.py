@@ -1,8 +1,11 @@
 """What happened, as it is appended to the history."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import IntEnum
+from uuid import UUID
 
+from manager.domain.filter import ResumeToken
 from manager.domain.instance import Cause, Instance, InstanceId, Service
 
 
@@ -17,6 +20,12 @@ class EventType(IntEnum):
     STALE = 6
     RECOVERED = 7
     UPDATED = 8
+
+
+# What the seed knows; the others are sent only to those who ask.
+SEED = frozenset(
+    {EventType.ADDED, EventType.REMOVED, EventType.CHILD_ADDED, EventType.PARENT_ADDED, EventType.SERVICE_ADDED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +47,34 @@ class Event:
     root: InstanceId | None = None
     note: str = ""
     ordinal: int = 0
+
+
+@dataclass(slots=True)
+class Told:
+    """An event as the history holds it; `last` of its revision. `encoded` keeps its messages, made once for all."""
+
+    epoch: UUID
+    revision: int
+    ordinal: int
+    nonce: int
+    at: datetime
+    type: EventType
+    instance: InstanceId
+    before: Instance | None
+    after: Instance | None
+    related: InstanceId | None
+    service: Service | None
+    cause: Cause | None
+    root: InstanceId | None
+    size: int
+    last: bool = False
+    encoded: dict[object, bytes] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Its place in the order of the history."""
+        return (self.revision, self.ordinal)
+
+    def place(self, part: int = 0) -> ResumeToken:
+        """Where a subscriber goes on who was sent `part` messages for this event, or all of them (0)."""
+        return ResumeToken(self.epoch, self.revision, self.ordinal, self.nonce, part)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from manager.domain.instance import InstanceId, InstanceType, ServiceType
+from manager.domain.instance import Instance, InstanceId, InstanceType, ServiceType
 
 PAGE_LIMIT = 10_000
 
@@ -23,6 +23,18 @@ class Filter:
     parent: InstanceId | None = None
     subtree_of: InstanceId | None = None
 
+    def admits(self, instance: Instance) -> bool:
+        """Whether all criteria hold, but for `subtree_of`, which is no property of the instance alone."""
+        return (
+            (not self.ids or instance.id in self.ids)
+            and (self.id_range is None or self.id_range[0] <= instance.id <= self.id_range[1])
+            and (not self.types or instance.type in self.types)
+            and (not self.service_types or any(each.type in self.service_types for each in instance.services))
+            and (not self.hostnames or instance.hostname in self.hostnames)
+            and all(instance.labels.get(key) == value for key, value in self.labels.items())
+            and (self.parent is None or instance.parent == self.parent)
+        )
+
     @property
     def digest(self) -> bytes:
         """What a page token remembers of its filter, so that it is not used with another."""
@@ -32,12 +44,16 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class ResumeToken:
-    """A place in one history of the database: after event `ordinal` of `revision`, whose nonce it remembers."""
+    """A place in one history of the database: after event `ordinal` of `revision`, whose nonce it remembers.
+
+    `part` counts what one subscription was sent for that event: a link can bring a whole subtree into a filter.
+    """
 
     epoch: UUID
     revision: int
     ordinal: int
     nonce: int
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)

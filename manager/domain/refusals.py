@@ -45,3 +45,15 @@ class Unavailable(Refusal):
 
 class EpochChanged(Refusal):
     """The token is of another history of the database: list again."""
+
+
+class HistoryGone(Refusal):
+    """The token is older than what is kept of the history."""
+
+
+class Stalled(Exhausted):
+    """A subscriber took nothing for too long; `token` is where it can go on."""
+
+    def __init__(self, message: str, token: bytes) -> None:
+        super().__init__(message)
+        self.token = token

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from manager.domain.refusals import Exhausted, Refusal, Unavailable
@@ -31,23 +32,28 @@ RETRIED = {"40001", "40P01", "55P03", "0A000"}
 BAD_DATA = ("22", "23", "54")
 
 
+async def connect(url: str, *, name: str, **session: str) -> asyncpg.Connection:
+    """A bare connection for a libpq address (several hosts, sslmode and the rest included) to its writable server."""
+    return await asyncpg.connect(
+        url.replace("postgresql+asyncpg://", "postgresql://"),
+        timeout=CONNECT_TIMEOUT,
+        command_timeout=COMMAND_TIMEOUT,
+        target_session_attrs=None if "target_session_attrs" in url else "read-write",
+        server_settings={**SESSION, "application_name": f"instance-manager {name}", **session},
+    )
+
+
 def engine_of(url: str, *, name: str, connections: int = 1, autocommit: bool = False, **session: str) -> AsyncEngine:
-    """An engine for a libpq address (several hosts, sslmode and the rest included) on its writable server.
+    """An engine over `connect`; `session` are PostgreSQL's settings beyond SESSION.
 
-    `session` are PostgreSQL's settings beyond SESSION; with `autocommit` each statement is its own transaction.
+    With `autocommit` each statement is its own transaction.
     """
-
-    async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(
-            url.replace("postgresql+asyncpg://", "postgresql://"),
-            timeout=CONNECT_TIMEOUT,
-            command_timeout=COMMAND_TIMEOUT,
-            target_session_attrs="read-write" if "target_session_attrs" not in url else None,
-            server_settings={**SESSION, "application_name": f"instance-manager {name}", **session},
-        )
-
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=connect, pool_size=connections, max_overflow=0, pool_timeout=5
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect(url, name=name, **session),
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=5,
     )
     return engine.execution_options(isolation_level="AUTOCOMMIT") if autocommit else engine
 
@@ -165,9 +171,13 @@ def refusal_of(error: BaseException) -> Refusal | None:
         return error
     if is_too_long(error):
         return Exhausted("the request took longer than a statement may; ask for less at once", timedelta(seconds=5))
-    if isinstance(error, (OSError, TimeoutError)) or is_passing(error):
-        return Unavailable()
-    if isinstance(error, (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)):
-        broken = is_lost(error) or sqlstate(error)[:2] in ("53", "58") or sqlstate(error) in ("25006", "55000", "57P03")
-        return Unavailable() if broken else None
-    return None
+    return Unavailable() if is_passing(error) or _is_away(error) else None
+
+
+def _is_away(error: BaseException) -> bool:
+    if isinstance(error, (OSError, TimeoutError, PoolTimeoutError)):
+        return True
+    if not isinstance(error, (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+        return False
+    # full disks, read-only servers, and servers that are starting, stopping or in recovery
+    return is_lost(error) or sqlstate(error)[:2] in ("53", "58") or sqlstate(error) in ("25006", "55000")

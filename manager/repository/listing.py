@@ -8,26 +8,12 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from manager.domain.filter import Filter, ResumeToken
+from manager.domain.filter import Filter
 from manager.domain.instance import Instance, InstanceId, Status
 from manager.repository.instances import instance_of
 
 CHUNK = 1_000
 FIRST = InstanceId(UUID(int=0))
-
-HEAD = text("""
-select e.epoch, greatest(c.compacted_revision, e.base_revision, l.revision) as revision,
-       coalesce(l.ordinal, 0) as ordinal, coalesce(l.nonce, c.compacted_nonce) as nonce
-from control c
-cross join lateral (select * from history_epoch order by number desc limit 1) e
-left join lateral (select * from event order by revision desc, ordinal desc limit 1) l on true
-""")
-
-
-async def head(connection: AsyncConnection) -> ResumeToken:
-    """The latest change that this snapshot sees, as a place to go on from."""
-    return ResumeToken(**(await connection.execute(HEAD)).one()._mapping)
-
 
 # Each criterion that a filter gives narrows the page; ids first, their leases after, since pages must not join.
 CRITERIA = {
@@ -85,9 +71,15 @@ def _parameters(wanted: Filter) -> dict[str, object]:
 
 
 async def living(
-    connection: AsyncConnection, wanted: Filter, *, after: InstanceId, revision: int, most: int
+    connection: AsyncConnection,
+    wanted: Filter,
+    *,
+    after: InstanceId,
+    revision: int,
+    most: int = CHUNK,
+    stale: bool = False,
 ) -> AsyncIterator[Instance]:
-    """Up to about `most` instances that match and are not stale, by id, read in pieces of one snapshot.
+    """The instances that match, by id, without the stale unless asked for; read in pieces of about `most` at once.
 
     Nothing registered after `revision` is among them. The connection must be in a transaction of one snapshot.
     """
@@ -101,7 +93,7 @@ async def living(
         rows = (await connection.execute(statement, {**parameters, **place})).all()
         for row in rows:
             instance = instance_of(row)
-            if instance.status is not Status.STALE:
+            if stale or instance.status is not Status.STALE:
                 yield instance
         if len(rows) < limit:
             return
@@ -110,11 +102,11 @@ async def living(
 
 DESCRIBE = text("""
 with recursive up as (
-    select :id as id, 0 as depth
+    select cast(:id as uuid) as id, 0 as depth
     union
     select p.parent_id, up.depth + 1
     from up cross join lateral (select l.parent_id from parent_link l where l.child_id = up.id offset 0) p
-    where up.id <> (select root_cause from instance where id = :id)
+    where up.id <> (select root_cause from instance where id = cast(:id as uuid))
 )
 select w.*, l.last_seen, coalesce(l.stale, false) as stale, e.actor, e.note
 from up cross join lateral (select * from instance_whole where id = up.id offset 0) w

@@ -1,7 +1,7 @@
 """An instance as an event keeps it: the JSON object that the view `instance_state` builds too."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -39,9 +39,8 @@ def encode(instance: Instance) -> str:
     )
 
 
-def decode(instance_id: InstanceId, content: str) -> Instance:
+def decode(instance_id: InstanceId, fields: Mapping[str, Any]) -> Instance:
     """The instance that `encode`, or the view, wrote."""
-    fields = json.loads(content)
     return Instance(
         id=instance_id,
         type=InstanceType(fields["type"]),

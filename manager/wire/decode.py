@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from manager.domain.calls import Kill, Link, Offer, Registration, Update
+from manager.domain.event import SEED, EventType
 from manager.domain.filter import PAGE_LIMIT, Cursor, Filter, ResumeToken
 from manager.domain.instance import RESERVED_LABEL, InstanceId, InstanceType, Service, ServiceType
 from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
@@ -233,7 +234,7 @@ def _filled(prefix: str, digit: str) -> UUID | None:
     return filled if str(filled).startswith(prefix) else None
 
 
-RESUME_TOKEN = struct.Struct("!B16sqii")
+RESUME_TOKEN = struct.Struct("!B16sqiii")
 PAGE_TOKEN = struct.Struct(f"!B16s8s{RESUME_TOKEN.size}s")
 
 
@@ -265,12 +266,26 @@ def _cursor(token: bytes, wanted: Filter) -> Cursor:
 def resume_token(field: str, token: bytes) -> ResumeToken:
     """A place in the history."""
     try:
-        version, epoch, revision, ordinal, nonce = RESUME_TOKEN.unpack(token)
+        version, epoch, *numbers = RESUME_TOKEN.unpack(token)
     except struct.error:
-        version = 0
-    if version != 1 or revision < 0 or ordinal < 0:
+        version, epoch, numbers = 0, b"", []
+    if version != 1 or min(numbers) < 0:
         raise InvalidRequest(field, "must be a resume_token as this service gives it")
-    return ResumeToken(UUID(bytes=epoch), revision, ordinal, nonce)
+    return ResumeToken(UUID(bytes=epoch), *numbers)
+
+
+def event_types(message: pb.SubscribeRequest) -> frozenset[EventType]:
+    """The kinds of event that a subscriber wants; the seed's where it names none.
+
+    SYNCED and BOOKMARK are asked for by `send_initial_state` and `send_bookmarks`; naming them here adds nothing.
+    """
+    marks = (pb.SYNCED, pb.BOOKMARK)
+    named = _each("event_types", (each for each in message.event_types if each not in marks), _event_type)
+    return frozenset(named) if message.event_types else SEED
+
+
+def _event_type(field: str, value: int) -> EventType:
+    return member(field, EventType, value)
 
 
 def proxy_sample(message: pb.ProxyMetrics) -> ProxySample:

@@ -1,13 +1,17 @@
 """Values to messages."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from manager.domain.calls import Outcome
+from manager.domain.event import EventType
 from manager.domain.filter import Cursor, Filter, ResumeToken
 from manager.domain.instance import Check, Instance, Service
+from manager.domain.lens import Sight
 from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import stats_service_pb2 as stats_pb
+from manager.subscription import Update
 from manager.wire.decode import PAGE_TOKEN, RESUME_TOKEN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,7 +76,81 @@ def page_token(value: Cursor, wanted: Filter) -> bytes:
 
 def resume_token(value: ResumeToken) -> bytes:
     """Where a subscription goes on."""
-    return RESUME_TOKEN.pack(1, value.epoch.bytes, value.revision, value.ordinal, value.nonce)
+    return RESUME_TOKEN.pack(1, value.epoch.bytes, value.revision, value.ordinal, value.nonce, value.part)
+
+
+# field 11, a varint, 1: appended to the bytes of an event that ends its revision for a subscription
+END_OF_REVISION = b"\x58\x01"
+FULL = (EventType.ADDED, EventType.UPDATED, EventType.RECOVERED)
+
+
+def update(value: Update) -> bytes:
+    """An InstanceUpdate, serialized. What all subscribers are sent alike is made once."""
+    if value.sight is None:
+        return bookmark(value.place)
+    content = _sight(value.sight, value.place)
+    return content + END_OF_REVISION if value.last else content
+
+
+def _sight(sight: Sight, place: ResumeToken) -> bytes:
+    told = sight.told
+    if place.part or sight.instance is not told.after:
+        return _message(sight, place).SerializeToString()
+    key = (sight.type, sight.left)
+    if key not in told.encoded:
+        told.encoded[key] = _message(sight, place).SerializeToString()
+    return told.encoded[key]
+
+
+def _message(sight: Sight, place: ResumeToken) -> pb.InstanceUpdate:
+    told = sight.told
+    one = told.instance if sight.instance is None else sight.instance.id
+    message = pb.InstanceUpdate(
+        event_type=pb.EventType.ValueType(sight.type),
+        instance_id=str(one),
+        revision=told.revision,
+        timestamp_ms=milliseconds(told.at),
+        resume_token=resume_token(place),
+    )
+    if sight.type in FULL and sight.instance is not None:
+        message.instance.CopyFrom(instance(replace(sight.instance, last_seen=told.at)))
+    elif sight.type is EventType.REMOVED:
+        _why(sight, message)
+    elif told.service is not None:
+        message.service.CopyFrom(service(told.service))
+    elif told.related is not None:
+        message.related_id = str(told.related)
+    return message
+
+
+def _why(sight: Sight, message: pb.InstanceUpdate) -> None:
+    if sight.left:
+        message.cause = pb.CAUSE_LEFT_FILTER
+    elif sight.told.cause is not None:
+        message.cause = pb.Cause.ValueType(sight.told.cause)
+        message.root_cause_id = str(sight.told.root)
+
+
+def bookmark(place: ResumeToken) -> bytes:
+    """Everything up to this revision was sent."""
+    message = pb.InstanceUpdate(event_type=pb.BOOKMARK, revision=place.revision, resume_token=resume_token(place))
+    return message.SerializeToString()
+
+
+def synced(place: ResumeToken) -> bytes:
+    """The initial state ends here, and the changes after this revision follow."""
+    message = pb.InstanceUpdate(
+        event_type=pb.SYNCED, revision=place.revision, resume_token=resume_token(place), end_of_revision=True
+    )
+    return message.SerializeToString()
+
+
+def initial(value: Instance, place: ResumeToken) -> bytes:
+    """One instance of the initial state. It carries no token: there is no going on from the middle of it."""
+    message = pb.InstanceUpdate(
+        event_type=pb.ADDED, instance_id=str(value.id), instance=instance(value), revision=place.revision
+    )
+    return message.SerializeToString()
 
 
 def proxy_metrics(value: ProxySample) -> pb.ProxyMetrics:

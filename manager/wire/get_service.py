@@ -11,7 +11,7 @@ from manager.domain.metrics import GpuSample, LlmSample, ProxySample, SystemSamp
 from manager.domain.refusals import EpochChanged, Exhausted, NotFound
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import instance_manager_pb2_grpc as grpc_pb
-from manager.repository import heartbeat, listing, metrics
+from manager.repository import heartbeat, history, listing, metrics
 from manager.repository.database import Readers
 from manager.repository.instances import find
 from manager.wire import decode, encode
@@ -89,7 +89,7 @@ class GetService(grpc_pb.GetServiceServicer):
 
     async def _list(self, wanted: Filter, size: int, cursor: Cursor | None) -> pb.InstanceList:
         async with self._readers.snapshot() as connection:
-            head = await listing.head(connection)
+            head = await history.head(connection)
             begun = cursor.begun if cursor else head
             if begun.epoch != head.epoch:
                 raise EpochChanged(
@@ -104,7 +104,9 @@ class GetService(grpc_pb.GetServiceServicer):
         if last is not None:
             page.next_page_token = encode.page_token(Cursor(last, begun), wanted)
         if page.next_page_token and not size:
-            raise Exhausted(f"more than {PAGE_LIMIT} instances or {BYTES_LIMIT >> 20} MiB match: use page_size")
+            raise Exhausted(
+                f"more than {PAGE_LIMIT} instances or {BYTES_LIMIT >> 20} MiB match: use page_size, in GetAllInstances"
+            )
         return page
 
 

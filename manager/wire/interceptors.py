@@ -1,6 +1,8 @@
 """What happens around every call: the version gate, and no exception's text to any client."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any, TypeAlias
 
 import grpc
@@ -25,10 +27,15 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Found: TypeAlias = "Handler | None"
 
 
-class Gate(aio.ServerInterceptor):
-    """Wraps every handler once, and not anew for each call."""
+class NothingTaken(Exception):
+    """Thrown into a stream whose client took no message for too long."""
 
-    def __init__(self) -> None:
+
+class Gate(aio.ServerInterceptor):
+    """Wraps every handler once, and not anew for each call. A stream may wait `patience` for its client."""
+
+    def __init__(self, patience: timedelta) -> None:
+        self._patience = patience.total_seconds()
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -43,16 +50,23 @@ class Gate(aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None or method.startswith(EXEMPT):
                 return handler
-            wrapped = self._wrapped[method] = _wrap(handler)
+            wrapped = self._wrapped[method] = _wrap(handler, self._patience)
         return wrapped
 
 
-def _wrap(handler: Handler) -> Handler:
-    assert handler.request_deserializer is not None  # noqa: S101 - generated code always gives one
-    decode = _tolerant(handler.request_deserializer)
+def _wrap(handler: Handler, patience: float) -> Handler:
+    assert handler.request_deserializer is not None and handler.response_serializer is not None  # noqa: S101, PT018
+    decode, encode = _tolerant(handler.request_deserializer), _ready(handler.response_serializer)
     if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), decode, handler.response_serializer)
-    raise NotImplementedError("no stream is served yet")
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), decode, encode)
+    assert handler.unary_stream is not None  # noqa: S101 - the contract has no other kind
+    behaviour: Any = handler.unary_stream
+    return grpc.unary_stream_rpc_method_handler(_stream(behaviour, patience), decode, encode)
+
+
+def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """A message that is shared by many comes serialized."""
+    return lambda message: message if isinstance(message, bytes) else serializer(message)
 
 
 def _tolerant(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -77,6 +91,30 @@ def _unary(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, An
         return await context.abort(code, message, ((DETAILS, details),))
 
     return handle
+
+
+def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], patience: float) -> Callable[[Any, Any], Any]:
+    async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
+        messages = behaviour(request, context)
+        try:
+            _admit(request, context)
+            await _send(messages, context, patience)
+        except Exception as error:
+            code, message, details = status_of(error)
+            await context.abort(code, message, ((DETAILS, details),))
+        finally:
+            await messages.aclose()
+
+    return handle
+
+
+async def _send(messages: AsyncGenerator[Any, None], context: aio.ServicerContext[Any, Any], patience: float) -> None:
+    async for message in messages:
+        try:
+            async with asyncio.timeout(patience):
+                await context.write(message)
+        except TimeoutError:
+            await messages.athrow(NothingTaken(f"nothing was taken for {patience:g} s: go on from the resume_token"))
 
 
 def _admit(request: Any, context: aio.ServicerContext[Any, Any]) -> None:

@@ -30,6 +30,7 @@ from manager.wire.get_service import GetService
 from manager.wire.interceptors import Gate
 from manager.wire.post_service import PostService
 from manager.wire.stats_service import StatsService
+from manager.wire.subscribe_service import Streams, SubscribeService
 from manager.wire.try_service import TryService
 
 OPTIONS = (
@@ -57,13 +58,14 @@ class Rooms:
     checks: Checks
     samples: Samples
     readers: Readers
+    streams: Streams
 
 
 class Listener:
     """One gRPC server on its addresses, with the health of each service."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._server = aio.server(interceptors=[Gate()], options=OPTIONS)
+    def __init__(self, rooms: Rooms, patience: timedelta) -> None:
+        self._server = aio.server(interceptors=[Gate(patience)], options=OPTIONS)
         self._health = health.aio.HealthServicer()
         self.services = _register(self._server, rooms)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -105,10 +107,11 @@ def _register(server: aio.Server, rooms: Rooms) -> list[str]:
     instance_manager_pb2_grpc.add_TryServiceServicer_to_server(TryService(rooms.turns, rooms.checks), server)
     instance_manager_pb2_grpc.add_GetServiceServicer_to_server(GetService(rooms.readers), server)
     instance_manager_pb2_grpc.add_PostServiceServicer_to_server(PostService(rooms.samples), server)
+    instance_manager_pb2_grpc.add_SubscribeServiceServicer_to_server(SubscribeService(rooms.streams), server)
     stats_service_pb2_grpc.add_StatsServiceServicer_to_server(StatsService(rooms.readers), server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(rooms.readers), server)
     files: list[tuple[FileDescriptor, Any]] = [
-        (instance_manager_pb2.DESCRIPTOR, ("TryService", "GetService", "PostService")),
+        (instance_manager_pb2.DESCRIPTOR, ("TryService", "SubscribeService", "GetService", "PostService")),
         (stats_service_pb2.DESCRIPTOR, ("StatsService",)),
         (fleet_pb2.DESCRIPTOR, ("FleetService",)),
     ]

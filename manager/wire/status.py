@@ -1,5 +1,6 @@
 """Refusals to gRPC statuses: one table, and the details that tell a client what to do."""
 
+import base64
 import logging
 import secrets
 from typing import Any
@@ -14,9 +15,11 @@ from manager.domain.refusals import (
     ChildOfManager,
     EpochChanged,
     Exhausted,
+    HistoryGone,
     InvalidRequest,
     NotFound,
     Refusal,
+    Stalled,
     Unavailable,
 )
 from manager.repository.database import refusal_of
@@ -36,7 +39,9 @@ STATUS_OF: dict[type[Refusal], grpc.StatusCode] = {
     ChildOfManager: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Stalled: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
+    HistoryGone: grpc.StatusCode.OUT_OF_RANGE,
     EpochChanged: grpc.StatusCode.FAILED_PRECONDITION,
     VersionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     SchemaMismatch: grpc.StatusCode.UNAVAILABLE,
@@ -52,6 +57,11 @@ def _details(refusal: Refusal) -> list[Any]:
             return [details_pb.ErrorInfo(reason="EPOCH_CHANGED", domain=DOMAIN)]
         case VersionMismatch():
             return [details_pb.ErrorInfo(reason="PROTO_VERSION", domain=DOMAIN)]
+        case Stalled(token=token):
+            last = base64.b64encode(token).decode()
+            return [details_pb.ErrorInfo(reason="STALLED", domain=DOMAIN, metadata={"resume_token": last})]
+        case HistoryGone():
+            return [details_pb.ErrorInfo(reason="HISTORY_GONE", domain=DOMAIN)]
         case Unavailable(retry=retry) | Exhausted(retry=retry) if retry is not None:
             pause = Duration()
             pause.FromTimedelta(retry)
@@ -70,6 +80,8 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str, bytes]:
         log.error("incident %s", incident, exc_info=error)
         code, message, details = grpc.StatusCode.INTERNAL, f"a fault of the server's: incident {incident}", []
     else:
+        if refusal is not error:
+            log.warning("answered %s: %s", type(refusal).__name__, error)
         code, message, details = STATUS_OF[type(refusal)], str(refusal), _details(refusal)
     return code, message, _packed(code, message, details)
 

@@ -1,0 +1,147 @@
+"""The feed: one reader of the history a process, and a bounded ring of what it read last for all subscriptions.
+
+A subscription is a place in the history, not a queue: it takes from the ring what came after its place, and where
+the ring has moved on, it reads the table until it has caught up. So no reader, however slow, costs the others
+anything, and none is ever dropped for the length of a change.
+"""
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections.abc import Sequence
+from time import monotonic
+from uuid import UUID
+
+from manager.domain.event import Told
+from manager.domain.filter import ResumeToken
+from manager.domain.refusals import Unavailable
+from manager.repository import history
+from manager.repository.database import Readers, refusal_of
+
+log = logging.getLogger(__name__)
+
+PAGE = 1_000
+POLL = 1.0
+POLL_UNHEARD = 0.075
+FRESH_FOR = 4.0
+
+Key = tuple[int, int]
+
+
+class Feed:
+    """Reads every event once, and wakes whoever waits for it."""
+
+    def __init__(self, readers: Readers, *, events: int, size: int) -> None:
+        self._readers = readers
+        self._events, self._size = events, size
+        self._ring: list[Told] = []
+        self._keys: list[Key] = []
+        self._bytes = 0
+        self._start: Key | None = None  # the ring holds everything after it
+        self._rung = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._read_at = 0.0
+        self._closed = False
+        self.heard = False  # whether somebody rings; if not, the history is asked more often
+        self.epoch: UUID | None = None
+        self.place: ResumeToken | None = None
+
+    def ring(self) -> None:
+        """There may be something new."""
+        self._rung.set()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether what was read is all there was a moment ago."""
+        return monotonic() - self._read_at < FRESH_FOR
+
+    def since(self, key: Key) -> Sequence[Told] | None:
+        """The events after a place, oldest first, as far as they were read; None where the ring begins later."""
+        if self._start is None or key < self._start:
+            return None
+        return self._ring[bisect_right(self._keys, key) :]
+
+    async def moved(self, timeout: float) -> None:
+        """Returns when something was read, or after `timeout` seconds. Raises Unavailable when the server stops."""
+        if self._closed:
+            raise Unavailable("this server is stopping: subscribe again elsewhere, with the last resume_token")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._moved.wait()
+        except TimeoutError:
+            return
+
+    async def serve(self) -> None:
+        """Reads at each ring, and by itself where nobody rings, until it is closed."""
+        while not self._closed:
+            try:
+                await self._catch_up()
+            except Exception as error:
+                if refusal_of(error) is None:
+                    log.exception("the history could not be read")
+                else:
+                    log.warning("the history waits for the database: %s", error)
+                await asyncio.sleep(POLL_UNHEARD)
+            await self._wait()
+
+    def close(self) -> None:
+        """Ends `serve` and every subscription."""
+        self._closed = True
+        self._rung.set()
+        self._wake()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(POLL if self.heard else POLL_UNHEARD):
+                await self._rung.wait()
+        except TimeoutError:
+            pass
+        self._rung.clear()
+
+    async def _catch_up(self) -> None:
+        async with self._readers.use() as connection:
+            place = self.place or self._begin(await history.head(connection))
+            more = True
+            while more:
+                page = await history.read(connection, (place.revision, place.ordinal), PAGE)
+                if page.epoch == self.epoch:
+                    place, more = self._take(page.events) or place, page.more
+                else:
+                    place = self._begin(await history.head(connection))
+        self._read_at = monotonic()
+
+    def _begin(self, place: ResumeToken) -> ResumeToken:
+        """Starts anew at a place: at first, and when the history is another one."""
+        self.place, self.epoch = place, place.epoch
+        self._start = (place.revision, place.ordinal)
+        self._ring, self._keys, self._bytes = [], [], 0
+        self._wake()
+        return place
+
+    def _take(self, events: Sequence[Told]) -> ResumeToken | None:
+        """Adds events to the ring; the place after them."""
+        if not events:
+            return None
+        self._ring.extend(events)
+        self._keys.extend(each.key for each in events)
+        self._bytes += sum(each.size for each in events)
+        self.place = events[-1].place()
+        self._shorten()
+        self._wake()
+        return self.place
+
+    def _shorten(self) -> None:
+        """Keeps the ring within its bounds, a quarter at a time."""
+        if len(self._ring) <= self._events and self._bytes <= self._size:
+            return
+        cut = len(self._ring) - self._events * 3 // 4
+        while cut < len(self._ring) and sum(each.size for each in self._ring[cut:]) > self._size * 3 // 4:
+            cut += max(1, (len(self._ring) - cut) // 4)
+        cut = max(cut, 1)
+        self._start = self._keys[cut - 1]
+        del self._ring[:cut], self._keys[:cut]
+        self._bytes = sum(each.size for each in self._ring)
+
+    def _wake(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()

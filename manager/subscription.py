@@ -1,0 +1,125 @@
+"""A subscription: a place in the history that moves on, seen through a lens."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+
+from manager.domain.event import Told
+from manager.domain.filter import Filter, ResumeToken
+from manager.domain.lens import Lens, Sight
+from manager.domain.refusals import HistoryGone
+from manager.feed import Feed, Key
+from manager.repository import history
+from manager.repository.database import Readers
+
+PAGE = 500
+BOOKMARK_EVERY = 3.9
+PATIENCE = 1.0
+LAST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One message: a sight (none for a bookmark), the place after it, and whether its revision ends with it."""
+
+    place: ResumeToken
+    sight: Sight | None = None
+    last: bool = False
+
+
+class Subscription:
+    """Everything after a place, in order, once."""
+
+    def __init__(self, feed: Feed, readers: Readers, wanted: Filter, lens: Lens, place: ResumeToken) -> None:
+        self._feed = feed
+        self._readers = readers
+        self._wanted = wanted
+        self._lens = lens
+        self._epoch = place.epoch
+        # in the middle of an event: it is seen once more, and its first parts are left out
+        self._skip = place.part
+        self._key: Key = (place.revision, place.ordinal - 1 if place.part else place.ordinal)
+        self.place = place
+
+    async def updates(self, *, bookmarks: bool) -> AsyncIterator[Update]:
+        """What the lens shows, for ever; each message is held back until it is known whether it ends its revision.
+
+        Raises EpochChanged, HistoryGone or Unavailable where it cannot go on.
+        """
+        held: Update | None = None
+        whole, due = True, 0.0
+        while True:
+            if bookmarks and whole and monotonic() >= due and self._feed.fresh:
+                due = monotonic() + BOOKMARK_EVERY
+                yield Update(self.place)
+            for told in await self._next():
+                for update in await self._see(told):
+                    if held:
+                        yield held
+                    held = update
+                self._key, self.place, whole = told.key, told.place(), told.last
+                if told.last and held:
+                    yield replace(held, last=True)
+                    held = None
+
+    async def _next(self) -> Sequence[Told]:
+        """The next events, at most a page of them; none when nothing came for a while."""
+        if self._feed.epoch != self._epoch:
+            async with self._readers.use() as connection:
+                self._epoch = await history.judge(connection, self.place)
+        told = self._feed.since(self._key)
+        if told is None:
+            told = await self._read()
+        if not told:
+            await self._feed.moved(PATIENCE)
+        return told[:PAGE]
+
+    async def _read(self) -> Sequence[Told]:
+        """From the table, where the ring begins too late."""
+        async with self._readers.use() as connection:
+            page = await history.read(connection, self._key, PAGE)
+            if page.epoch != self._epoch:
+                self._epoch = await history.judge(connection, self.place)
+                return ()
+        return page.events
+
+    async def _see(self, told: Told) -> list[Update]:
+        sights = await self._sights(told)
+        places = [*(told.place(part) for part in range(1, len(sights))), told.place()]
+        skip, self._skip = self._skip, 0
+        return [Update(place, sight) for place, sight in zip(places, sights, strict=False)][skip:]
+
+    async def _sights(self, told: Told) -> list[Sight]:
+        if not self._lens.opens(told):
+            return self._lens.see(told)
+        async with self._readers.use() as connection:
+            return self._lens.enter(told, await history.tree(connection, told.instance, told.revision))
+
+    async def enter(self) -> None:
+        """Learns who belongs to the subtree at the place where it begins.
+
+        That place may lie within a revision, and a tree is known as of whole ones: so it is taken as of the one
+        before, and the events from there up to the place are gone through in silence.
+        """
+        if self._wanted.subtree_of is None:
+            return
+        revision = self.place.revision - 1
+        try:
+            passed = await self._between((revision, LAST))
+        except HistoryGone:  # the place is the end of what was trimmed, so it is the end of its revision
+            revision, passed = self.place.revision, []
+        async with self._readers.use() as connection:
+            self._lens.begin(await history.tree(connection, self._wanted.subtree_of, revision))
+        for told in passed:
+            await self._sights(told)
+
+    async def _between(self, key: Key) -> list[Told]:
+        """The events after `key`, up to the place where the subscription begins."""
+        passed: list[Told] = []
+        more = True
+        while more and key < self._key:
+            async with self._readers.use() as connection:
+                page = await history.read(connection, key, PAGE)
+            passed.extend(each for each in page.events if each.key <= self._key)
+            key, more = page.events[-1].key if page.events else self._key, page.more
+        return passed
