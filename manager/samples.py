@@ -40,8 +40,8 @@ class Samples:
                 async with asyncio.timeout(self._interval):
                     await self._closed.wait()
             except TimeoutError:
-                pass
-            await self._flush()
+                await self._flush()
+        await self._flush()
 
     def close(self) -> None:
         """Ends `serve` after a last flush."""
