@@ -24,7 +24,8 @@ with added as (
 ), beating as (
     insert into heartbeat (instance_id, timeout, last_seen)
     select u.id, u.timeout, :now from unnest(cast(:ids as uuid[]), cast(:timeouts as interval[])) u(id, timeout)
-    on conflict (instance_id) do update set timeout = excluded.timeout, last_seen = excluded.last_seen
+    on conflict (instance_id) do update
+    set timeout = excluded.timeout, last_seen = excluded.last_seen, told_stale = false
 ), linked as (
     insert into parent_link (child_id, parent_id, revision)
     select u.child, u.parent, u.revision
