@@ -22,6 +22,9 @@ VERBS = {
     "dev": Verb("Start PostgreSQL, migrate, and serve: all that development needs.", "embedded"),
     "serve": Verb("Serve on the database that DATABASE_URL names.", "server"),
     "migrate": Verb("Bring the schema of DATABASE_URL up to this release's.", "server"),
+    "get": Verb("List the living fleet, or describe one instance, dead or alive.", "run"),
+    "kill": Verb("Kill an instance and all its descendants.", "run"),
+    "sql": Verb("Open psql on the database of `imctl dev`.", "embedded", takes_command=True),
     "run": Verb("Run a command as an instance, for as long as the manager lets it live.", "run", takes_command=True),
 }
 

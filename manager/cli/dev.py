@@ -53,7 +53,9 @@ def dev(
 
         def started(serving: Serving) -> None:
             postgres.announce(f"gRPC at {serving.addresses[0]}")
-            _tell(serving, f"{postgres.version} at 127.0.0.1:{postgres.port}, {keeping}", url)
+            postgres.publish(url)
+            ask = "imctl sql" + (f" --data-dir {postgres.data_dir}" if data_dir or ephemeral else "")
+            _tell(serving, f"{postgres.version} at 127.0.0.1:{postgres.port}, {keeping}", ask)
 
         run(settings_of(**choices, database_url=url), started, lambda: _revive(postgres))
 
@@ -63,11 +65,11 @@ def _on_own_server(settings: Settings) -> None:
     run(settings, lambda serving: _tell(serving, "your own server", ""))
 
 
-def _tell(serving: Serving, postgres: str, url: str) -> None:
+def _tell(serving: Serving, postgres: str, ask: str) -> None:
     say(
         *banner(serving),
         f"  PostgreSQL     {postgres}",
-        *([f"  SQL            psql {url}"] if url else []),
+        *([f"  SQL            {ask}"] if ask else []),
         "  Ctrl-C stops it",
     )
 

@@ -41,6 +41,11 @@ class Home:
         return self.folder / "passwords"
 
     @property
+    def address(self) -> Path:
+        """The database's address for people and their tools, with its password; 0600, there while it is served."""
+        return self.folder / "address"
+
+    @property
     def binaries(self) -> Path:
         """Copies of binaries that the server's account cannot reach where they are."""
         return self.folder / "binaries"

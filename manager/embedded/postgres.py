@@ -16,6 +16,7 @@ from manager.embedded.cluster import SUPERUSER, Cluster
 from manager.embedded.errors import EmbeddedPostgresError
 from manager.embedded.home import EPHEMERAL, Home
 from manager.embedded.lock import Lock
+from manager.embedded.passwords import write_private
 
 
 class Postgres:
@@ -72,6 +73,12 @@ class Postgres:
     def announce(self, address: str) -> None:
         """Let a second start on this data folder say where this one serves, such as 'gRPC at 127.0.0.1:50052'."""
         self._lock.announce(address)
+
+    def publish(self, url: str) -> None:
+        """Keep an address, password and all, where `access` finds it for as long as the server runs."""
+        self._cluster.home.address.unlink(missing_ok=True)
+        write_private(self._cluster.home.address, url)
+        self._undo.callback(self._cluster.home.address.unlink, missing_ok=True)
 
     async def create_database(self, name: str) -> None:
         """Create the database unless it is there."""
