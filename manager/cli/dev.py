@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from manager.cli.serve import Bind, Port, banner, fail, run, say, settings_of
+from manager.cli.serve import STOPS, Bind, Port, banner, fail, run, say, settings_of
 from manager.embedded import EmbeddedPostgresError, Postgres, start
 from manager.repository import migrations
 from manager.server import Serving
@@ -70,7 +70,7 @@ def _tell(serving: Serving, postgres: str, ask: str) -> None:
         *banner(serving),
         f"  PostgreSQL     {postgres}",
         *([f"  SQL            {ask}"] if ask else []),
-        "  Ctrl-C stops it",
+        STOPS,
     )
 
 

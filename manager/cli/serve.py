@@ -34,7 +34,7 @@ def serve(bind: Bind = None, port: Port = None) -> None:
     settings = settings_of(bind=bind, port=port)
     if not settings.database_url:
         fail("DATABASE_URL is not set", "name the database: DATABASE_URL=postgresql://im_server@host/instance_manager")
-    run(settings, lambda serving: say(*banner(serving)))
+    run(settings, lambda serving: say(*banner(serving), STOPS))
 
 
 def settings_of(**chosen: Any) -> Settings:
@@ -86,6 +86,9 @@ async def _serve(
     finally:
         if companion:
             companion.cancel()
+
+
+STOPS = "  Ctrl-C stops it"
 
 
 def banner(serving: Serving) -> list[str]:

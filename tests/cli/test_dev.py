@@ -1,0 +1,121 @@
+"""`imctl dev`, and the verbs that a newcomer tries on it, as processes."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+import pytest
+
+from tests.processes import Running, imctl, started
+
+
+@pytest.fixture
+async def dev() -> AsyncIterator[Running]:
+    """A manager with a database of its own that nobody else sees."""
+    async with started("dev", "--ephemeral", "--port", "0") as running:
+        yield running
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """A data folder to be, which the server's account can reach: pytest closes the folders that it makes."""
+    with TemporaryDirectory(dir="/tmp", prefix="im-") as parent:
+        Path(parent).chmod(0o755)
+        yield f"{parent}/data"
+
+
+async def test_the_banner_says_where_everything_is(dev: Running) -> None:
+    for word in ("gRPC", "[::1]:", "proto_version", "PostgreSQL", "nothing is kept", "imctl sql --data-dir", "Ctrl-C"):
+        assert word in dev.said
+
+
+async def test_the_fleet_is_listed_described_killed_and_asked_in_sql(dev: Running) -> None:
+    listed = await imctl("get", "--address", dev.address)
+    assert listed.code == 0
+    header, manager = listed.out.splitlines()
+    assert header.split() == ["ID", "TYPE", "HOSTNAME", "PARENT", "SERVICES"]
+    assert "INSTANCE_MANAGER" in manager
+    folder = dev.said.split("--data-dir ")[1].split()[0]
+    asked = await imctl("sql", "--data-dir", folder, "--", "-Atc", "select type from instance_tree")
+    assert asked.out == "INSTANCE_MANAGER\n"
+    one = manager.split()[0]
+    assert '"status": "STATUS_HEALTHY"' in (await imctl("get", one, IM_ADDRESS=dev.address)).out
+    killed = await imctl("kill", one, "--note", "enough", IM_ADDRESS=dev.address)
+    assert killed.code == 0
+    ended = await dev.stop(signal.SIGCONT)  # it ends by itself: its own kill reached it
+    assert ended.code == 0
+    assert "(enough)" in ended.err
+
+
+async def test_an_id_that_never_was_is_not_found(dev: Running) -> None:
+    ended = await imctl("get", "0192f0c1-7a3e-7bbb-8d4e-3a2b1c0d9e8f", "--address", dev.address)
+    assert (ended.code, ended.out) == (3, "")
+    assert "was ever registered" in ended.err
+
+
+async def test_a_manager_that_is_not_there_is_named_with_what_to_do() -> None:
+    ended = await imctl("get", "--address", "127.0.0.1:1")
+    assert ended.code == 4
+    assert "imctl dev" in ended.err
+
+
+async def test_data_is_kept_between_starts_and_a_second_start_names_the_first(folder: str) -> None:
+    async with started("dev", "--data-dir", folder, "--port", "0") as first:
+        assert f"kept in {folder}" in first.said
+        second = await imctl("dev", "--data-dir", folder, "--port", "0")
+        assert second.code == 1
+        assert "already running" in second.err
+        assert str(first.process.pid) in second.err
+        assert (await first.stop()).code == 0
+    async with started("dev", "--data-dir", folder, "--port", "0") as again:
+        asked = await imctl(
+            "sql", "--data-dir", folder, "--", "-Atc", "select count(*) from event_log where type = 'ADDED'"
+        )
+        assert asked.out == "2\n"  # the two managers
+        assert (await again.stop(signal.SIGTERM)).code == 0
+
+
+async def test_a_port_that_is_taken_is_named_with_the_flag() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = await imctl("dev", "--ephemeral", "--port", port)
+    assert ended.code == 1
+    assert (
+        ended.err.strip().splitlines()[-1]
+        == f"imctl: port {port} is taken: choose another with --port, or 0 for a free one"
+    )
+
+
+async def test_nothing_runs_on_after_a_stop(dev: Running) -> None:
+    family = psutil.Process(dev.process.pid).children(recursive=True)
+    assert any(each.name() == "postgres" for each in family)
+    assert (await dev.stop()).code == 0
+    assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+async def test_a_postgresql_that_is_killed_comes_back_by_itself(dev: Running) -> None:
+    postmaster = next(each for each in psutil.Process(dev.process.pid).children() if each.name() == "postgres")
+    postmaster.kill()
+    async with asyncio.timeout(20):
+        while (await imctl("get", "--address", dev.address)).code != 0:
+            await asyncio.sleep(0.2)
+
+
+async def test_serve_and_migrate_need_a_database() -> None:
+    for verb in ("serve", "migrate"):
+        ended = await imctl(verb)
+        assert ended.code == 1
+        assert "DATABASE_URL is not set" in ended.err
+        ended = await imctl(verb, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+        assert ended.code == 1
+        assert "Traceback" not in ended.err
+
+
+async def test_a_wrong_setting_is_named(dev: Running) -> None:
+    ended = await imctl("serve", IM_REAPER_INTERVAL="often")
+    assert ended.code == 1
+    assert "reaper_interval" in ended.err
