@@ -1,25 +1,20 @@
 """What happens around every call: the version gate, and no exception's text to any client."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc import aio
 
-from manager.domain.refusals import InvalidRequest
 from manager.pb.version import ACCEPTED, PROTO_VERSION
 from manager.wire.status import VersionMismatch, status_of
+from manager.wire.undecodable import Undecodable, readable, tolerant
 
 DETAILS = "grpc-status-details-bin"
 EXEMPT = ("/grpc.health.", "/grpc.reflection.")
 KEY = "proto_version"
-
-
-class Undecodable:
-    """Stands for a request whose bytes are not of its message."""
 
 
 # gRPC's class has type parameters for the type checker alone
@@ -48,20 +43,34 @@ class Gate(aio.ServerInterceptor):
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None or method.startswith(EXEMPT):
-                return handler
-            wrapped = self._wrapped[method] = _wrap(handler, self._patience)
+            if handler is None:
+                return None
+            wrap = _exempt if method.startswith(EXEMPT) else _wrap
+            wrapped = self._wrapped[method] = wrap(method, handler, self._patience)
         return wrapped
 
 
-def _wrap(handler: Handler, patience: float) -> Handler:
+def _wrap(method: str, handler: Handler, patience: float) -> Handler:
     assert handler.request_deserializer is not None and handler.response_serializer is not None  # noqa: S101, PT018
-    decode, encode = _tolerant(handler.request_deserializer), _ready(handler.response_serializer)
+    decode, encode = tolerant(method, handler.request_deserializer), _ready(handler.response_serializer)
     if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), decode, encode)
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _admit), decode, encode)
     assert handler.unary_stream is not None  # noqa: S101 - the contract has no other kind
     behaviour: Any = handler.unary_stream
     return grpc.unary_stream_rpc_method_handler(_stream(behaviour, patience), decode, encode)
+
+
+def _exempt(method: str, handler: Handler, patience: float) -> Handler:
+    """Health and reflection, which bring their own handlers: asked for no version, and as discreet as ours."""
+    assert handler.request_deserializer is not None and handler.response_serializer is not None  # noqa: S101, PT018
+    decode, encode = tolerant(method, handler.request_deserializer), handler.response_serializer
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _read), decode, encode)
+    behaviour: Any = handler.unary_stream
+    if behaviour is not None:  # it writes by itself, so that it is awaited like a single call
+        return grpc.unary_stream_rpc_method_handler(_unary(behaviour, _read), decode, encode)
+    behaviour = handler.stream_stream
+    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour), decode, encode)
 
 
 def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
@@ -69,26 +78,30 @@ def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     return lambda message: message if isinstance(message, bytes) else serializer(message)
 
 
-def _tolerant(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Bad bytes become a value: an exception here would reach the log as a traceback and the client as its text."""
-
-    def decode(content: bytes) -> Any:
-        try:
-            return deserializer(content)
-        except DecodeError:
-            return Undecodable()
-
-    return decode
-
-
-def _unary(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+def _unary(
+    behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Callable[[Any, Any], None]
+) -> Callable[[Any, Any], Awaitable[Any]]:
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         try:
-            _admit(request, context)
+            admit(request, context)
             return await behaviour(request, context)
+        except aio.AbortError:  # it has said already what is wrong
+            raise
         except Exception as error:
             code, message, details = status_of(error)
         return await context.abort(code, message, ((DETAILS, details),))
+
+    return handle
+
+
+def _dialogue(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    async def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            async for answer in behaviour(readable(requests), context):
+                yield answer
+        except Exception as error:
+            code, message, details = status_of(error)
+            await context.abort(code, message, ((DETAILS, details),))
 
     return handle
 
@@ -126,8 +139,13 @@ def _admit(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
             " client from the server's proto files, and send the content of proto/proto_version as the metadata"
             " proto_version"
         )
+    _read(request, context)
+
+
+def _read(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
+    """Raises unless the request could be read."""
     if isinstance(request, Undecodable):
-        raise InvalidRequest("", "the request is not a message of this method's type, or holds text that is not UTF-8")
+        raise request.refusal()
 
 
 def _shown(spoken: str | bytes | None) -> str:

@@ -52,7 +52,7 @@ def _details(refusal: Refusal) -> list[Any]:
     match refusal:
         case InvalidRequest(field=field, problem=problem):
             violation = details_pb.BadRequest.FieldViolation(field=field, description=problem)
-            return [details_pb.BadRequest(field_violations=[violation])] if field else []
+            return [details_pb.BadRequest(field_violations=[violation])]
         case EpochChanged():
             return [details_pb.ErrorInfo(reason="EPOCH_CHANGED", domain=DOMAIN)]
         case VersionMismatch():
