@@ -11,7 +11,7 @@ from uuid import UUID
 from manager.domain.calls import Kill, Link, Offer, Registration, Update
 from manager.domain.event import SEED, EventType
 from manager.domain.filter import PAGE_LIMIT, Cursor, Filter, ResumeToken
-from manager.domain.instance import RESERVED_LABEL, InstanceId, InstanceType, Service, ServiceType
+from manager.domain.instance import RESERVED_LABEL, Cause, InstanceId, InstanceType, Service, ServiceType, Status
 from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
 from manager.domain.refusals import InvalidRequest
 from manager.pb import instance_manager_pb2 as pb
@@ -118,8 +118,18 @@ def timeout(milliseconds: int) -> timedelta | None:
     return timedelta(milliseconds=milliseconds) if milliseconds else None
 
 
+def _ignored(message: pb.InstanceDescription) -> None:
+    """What the server fills means nothing in a request. Nonsense is refused there too: its sender has a fault."""
+    optional_id("root_cause_id", message.root_cause_id)
+    if message.status:
+        member("status", Status, message.status)
+    if message.death_cause:
+        member("death_cause", Cause, message.death_cause)
+
+
 def registration(message: pb.InstanceDescription, actor: str) -> Registration:
-    """TryAddInstance; what the server fills is not looked at."""
+    """TryAddInstance."""
+    _ignored(message)
     return Registration(
         id=instance_id("instance_id", message.instance_id),
         type=member("instance_type", InstanceType, message.instance_type),
@@ -136,6 +146,9 @@ def update(message: pb.InstanceDescription, actor: str) -> Update:
     """TryUpdateInstance."""
     if message.updated_revision < 0:
         raise InvalidRequest("updated_revision", "must not be negative")
+    _ignored(message)
+    optional_id("parent_id", message.parent_id)
+    services(message.services)
     return Update(
         id=instance_id("instance_id", message.instance_id),
         type=member("instance_type", InstanceType, message.instance_type),
