@@ -39,7 +39,7 @@ class Snapshots:
     async def _take(self) -> Snapshot:
         async with self._readers.snapshot() as connection:
             place = await history.head(connection)
-            everybody = listing.living(connection, Filter(), after=listing.FIRST, revision=place.revision, stale=True)
+            everybody = listing.living(connection, Filter(), after=None, revision=place.revision, stale=True)
             snapshot = Snapshot(place, [each async for each in everybody])
         asyncio.get_running_loop().call_later(SHARED_FOR, self._forget, snapshot)
         return snapshot

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from functools import cache
-from uuid import UUID
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,10 +12,10 @@ from manager.domain.instance import Instance, InstanceId, Status
 from manager.repository.instances import instance_of
 
 CHUNK = 1_000
-FIRST = InstanceId(UUID(int=0))
 
 # Each criterion that a filter gives narrows the page; ids first, their leases after, since pages must not join.
 CRITERIA = {
+    "after": "i.id > :after",
     "ids": "i.id = any(:ids)",
     "lowest": "i.id between :lowest and :highest",
     "types": "i.type = any(:types)",
@@ -38,7 +37,7 @@ CRITERIA = {
 PAGE = """
 with page as materialized (
     select i.id from instance i
-    where i.died_revision is null and i.id > :after and i.created_revision <= :revision and {criteria}
+    where i.died_revision is null and i.created_revision <= :revision and {criteria}
     order by i.id limit :limit
 ), seen as materialized (
     select l.instance_id, l.last_seen, l.stale from lease l where l.instance_id = any(array(select id from page))
@@ -74,23 +73,23 @@ async def living(
     connection: AsyncConnection,
     wanted: Filter,
     *,
-    after: InstanceId,
+    after: InstanceId | None,
     revision: int,
     most: int = CHUNK,
     stale: bool = False,
 ) -> AsyncIterator[Instance]:
     """The instances that match, by id, without the stale unless asked for; read in pieces of about `most` at once.
 
+    They begin after the id `after`; where it is None with the first of all, which may be the id of zeros alone.
     Nothing registered after `revision` is among them. The connection must be in a transaction of one snapshot.
     """
-    parameters = _parameters(wanted)
-    statement = _page(tuple(parameters))
-    if wanted.id_range:
-        parameters["highest"] = wanted.id_range[1]
+    criteria = _parameters(wanted)
     limit = min(most + 1, CHUNK)
+    bounds = {"highest": wanted.id_range and wanted.id_range[1], "revision": revision, "limit": limit}
     while True:
-        place = {"after": after, "revision": revision, "limit": limit}
-        rows = (await connection.execute(statement, {**parameters, **place})).all()
+        if after is not None:
+            criteria["after"] = after
+        rows = (await connection.execute(_page(tuple(criteria)), {**criteria, **bounds})).all()
         for row in rows:
             instance = instance_of(row)
             if stale or instance.status is not Status.STALE:

@@ -95,7 +95,7 @@ class GetService(grpc_pb.GetServiceServicer):
                 raise EpochChanged(
                     "the page_token is of another history of the database: list again from the beginning"
                 )
-            after = cursor.after if cursor else listing.FIRST
+            after = cursor.after if cursor else None
             page = pb.InstanceList(revision=begun.revision, resume_token=encode.resume_token(begun))
             instances = listing.living(
                 connection, wanted, after=after, revision=begun.revision, most=size or PAGE_LIMIT
