@@ -1,0 +1,161 @@
+"""A plain caller: the generated stubs on one channel, and what a refused call says."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.rpc import error_details_pb2, status_pb2
+from grpc import aio
+
+from manager.pb import fleet_pb2, instance_manager_pb2, stats_service_pb2
+from manager.pb.fleet_pb2_grpc import FleetServiceStub
+from manager.pb.instance_manager_pb2_grpc import GetServiceStub, PostServiceStub, TryServiceStub
+from manager.pb.stats_service_pb2_grpc import StatsServiceStub
+from manager.pb.version import PROTO_VERSION
+
+DETAILS = "grpc-status-details-bin"
+DEADLINE = 10.0
+VERSION = (("proto_version", PROTO_VERSION),)
+DETAIL_KINDS = (error_details_pb2.BadRequest, error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo)
+
+Rq = TypeVar("Rq")
+Rs = TypeVar("Rs")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """How a call ended that was not answered."""
+
+    code: grpc.StatusCode
+    message: str
+    details: tuple[Any, ...]
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that its BadRequest names."""
+        given = [each for each in self.details if isinstance(each, error_details_pb2.BadRequest)]
+        return [violation.field for each in given for violation in each.field_violations]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons of its ErrorInfo."""
+        return [each.reason for each in self.details if isinstance(each, error_details_pb2.ErrorInfo)]
+
+    @property
+    def retries(self) -> list[float]:
+        """The pauses that its RetryInfo asks for, in seconds."""
+        given = [each for each in self.details if isinstance(each, error_details_pb2.RetryInfo)]
+        return [each.retry_delay.ToTimedelta().total_seconds() for each in given]
+
+
+# what an exception's text, a statement, a path or a name of our code looks like
+LEAK = re.compile(
+    r"(?i:traceback|asyncpg|sqlalchemy|postgres|cython|<class|object at 0x|\.py\b|\bline \d)|[a-z](Error|Exception)\b"
+    r"|(?i:\b(select|insert into|delete from|update \w+ set|relation|constraint|column|violates)\b)|(?<![\w.])/\w"
+)
+
+
+def refused(error: aio.AioRpcError) -> Refused:
+    """What an error says, its details unpacked.
+
+    By the way every refusal that a test meets is held to two rules: it shows nothing of what is behind the wire, and
+    its details repeat its code and message.
+    """
+    trailer = dict(error.trailing_metadata() or ()).get(DETAILS)
+    leak = LEAK.search(f"{error.details()} {trailer!r}")
+    assert leak is None, f"{leak.group()!r} in {error.details()!r}, {trailer!r}"
+    if trailer is None:
+        return Refused(error.code(), error.details() or "", ())
+    status = status_pb2.Status.FromString(trailer)
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    return Refused(error.code(), status.message, tuple(map(_unpacked, status.details)))
+
+
+def _unpacked(packed: Any) -> Any:
+    for kind in DETAIL_KINDS:
+        if packed.Is(kind.DESCRIPTOR):
+            detail = kind()
+            packed.Unpack(detail)
+            return detail
+    raise AssertionError(f"a detail that no client knows: {packed.type_url}")
+
+
+async def refusal(call: Awaitable[object]) -> Refused:
+    """How the call ends; fails when it is answered."""
+    try:
+        answer = await call
+    except aio.AioRpcError as error:
+        return refused(error)
+    pytest.fail(f"was answered: {answer}")
+
+
+class Versioned(aio.UnaryUnaryClientInterceptor):
+    """Sends metadata with every call, and ends it after DEADLINE."""
+
+    def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
+
+    async def intercept_unary_unary(
+        self,
+        continuation: Callable[[aio.ClientCallDetails, Rq], Awaitable[aio.UnaryUnaryCall[Rq, Rs]]],
+        client_call_details: aio.ClientCallDetails,
+        request: Rq,
+    ) -> Rs | aio.UnaryUnaryCall[Rq, Rs]:
+        details = aio.ClientCallDetails(
+            method=client_call_details.method,
+            timeout=client_call_details.timeout or DEADLINE,
+            metadata=aio.Metadata(*(client_call_details.metadata or ()), *self._metadata),
+            credentials=client_call_details.credentials,
+            wait_for_ready=client_call_details.wait_for_ready,
+        )
+        return await continuation(details, request)
+
+
+class Caller:
+    """Every service of one server; `raw` sends bytes as they are."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        self.channel = channel
+        self.tries = TryServiceStub(channel)
+        self.gets = GetServiceStub(channel)
+        self.posts = PostServiceStub(channel)
+        self.stats = StatsServiceStub(channel)
+        self.fleet = FleetServiceStub(channel)
+
+    async def raw(self, method: str, content: bytes) -> bytes:
+        """The bytes of the answer to bytes sent to a path, such as /instance_manager.TryService/TryAddChild."""
+        send: aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(method)
+        return await send(content)
+
+    async def ask(self, method: MethodDescriptor, content: bytes) -> bytes:
+        """The bytes of the answer, or of the first one, to bytes sent to a method that its descriptor names."""
+        if not method.server_streaming:
+            return await self.raw(path(method), content)
+        send: aio.UnaryStreamMultiCallable[bytes, bytes] = self.channel.unary_stream(path(method))
+        async for answer in send(content, metadata=VERSION, timeout=DEADLINE):
+            return answer
+        raise AssertionError("a stream ended without an answer")
+
+
+@asynccontextmanager
+async def calling(address: str, metadata: tuple[tuple[str, str], ...] = VERSION) -> AsyncIterator[Caller]:
+    """A caller on a channel of its own."""
+    async with aio.insecure_channel(address, interceptors=[Versioned(metadata)]) as channel:
+        yield Caller(channel)
+
+
+FILES = (instance_manager_pb2.DESCRIPTOR, stats_service_pb2.DESCRIPTOR, fleet_pb2.DESCRIPTOR)
+METHODS: list[MethodDescriptor] = [
+    method for file in FILES for service in file.services_by_name.values() for method in service.methods
+]
+UNARY = [each for each in METHODS if not each.client_streaming and not each.server_streaming]
+
+
+def path(method: MethodDescriptor) -> str:
+    """As it travels in a request."""
+    return f"/{method.containing_service.full_name}/{method.name}"

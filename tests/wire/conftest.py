@@ -1,0 +1,54 @@
+"""Managers on real sockets: one for the tests of a module, and one for a single test where it matters."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from itertools import count
+
+import asyncpg
+import pytest
+
+from manager.server import Serving
+from manager.settings import Settings
+from tests.conftest import PASSWORD, Database, at, serving
+from tests.wire.caller import calling
+from tests.wire.fleet import Fleet
+
+numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+async def shared_database(cluster: str, template: str) -> AsyncIterator[Database]:
+    """A migrated database for the tests of a module, each of which brings instances of its own."""
+    name = f"im_wire_{next(numbers)}"
+    connection = await asyncpg.connect(cluster)
+    await connection.execute(f"create database {name} template {template} strategy file_copy")
+    yield Database(name, at(cluster, database=name, user="im_server", password=PASSWORD), at(cluster, database=name))
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def fleet(shared_database: Database) -> AsyncIterator[Fleet]:
+    """A manager for the tests of a module."""
+    # no reaper that comes by itself, metrics at once, and no long goodbye
+    settings = Settings(
+        database_url=shared_database.url,
+        bind=("127.0.0.1",),
+        port=0,
+        reaper_interval=timedelta(seconds=60),
+        flush_interval=timedelta(milliseconds=50),
+        drain=timedelta(milliseconds=200),
+    )
+    async with serving(settings) as started, calling(started.addresses[0]) as caller:
+        fleet = Fleet(shared_database, started, caller)
+        await fleet.alone()
+        yield fleet
+
+
+@pytest.fixture
+async def lone(database: Database, server: Serving) -> AsyncIterator[Fleet]:
+    """A manager for one test alone."""
+    async with calling(server.addresses[0]) as caller:
+        fleet = Fleet(database, server, caller)
+        await fleet.alone()
+        yield fleet

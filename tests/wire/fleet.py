@@ -1,0 +1,88 @@
+"""A served fleet: what tests arrange before they ask."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from manager.pb import instance_manager_pb2 as pb
+from manager.presence import new_id
+from manager.server import Serving
+from tests.conftest import Database
+from tests.wire.caller import Caller
+
+
+def description(instance_id: str = "", **fields: Any) -> pb.InstanceDescription:
+    """A registration, of a browser under a new id unless the fields say otherwise."""
+    fields.setdefault("instance_type", pb.CHROME_BROWSER)
+    return pb.InstanceDescription(instance_id=instance_id or str(new_id()), **fields)
+
+
+def debug_port(port: int = 9222, host: str = "10.0.0.1", path: str = "") -> pb.Service:
+    """A service such as browsers offer."""
+    return pb.Service(service_type=pb.CHROME_DEBUG_PORT, host=host, port=port, path=path)
+
+
+def request(instance_id: str) -> pb.InstanceRequest:
+    """A question about one instance."""
+    return pb.InstanceRequest(instance_id=instance_id)
+
+
+def refused(reason: pb.Reason.ValueType) -> pb.Bool:
+    """The whole answer of a call that is refused."""
+    return pb.Bool(value=False, reason=reason)
+
+
+def done(revision: int = 0) -> pb.Bool:
+    """The whole answer of a call that was carried out."""
+    return pb.Bool(value=True, revision=revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A manager, its database, and somebody who calls it."""
+
+    database: Database
+    serving: Serving
+    caller: Caller
+
+    async def add(self, instance_id: str = "", **fields: Any) -> str:
+        """Registers an instance; its id."""
+        sent = description(instance_id, **fields)
+        assert (await self.caller.tries.TryAddInstance(sent)).value
+        return sent.instance_id
+
+    async def chain(self, length: int) -> list[str]:
+        """Instances each of which is the parent of the next."""
+        ids: list[str] = []
+        for _ in range(length):
+            ids.append(await self.add(parent_id=ids[-1] if ids else ""))
+        return ids
+
+    async def kill(self, instance_id: str, note: str = "") -> int:
+        """Kills an instance; the revision."""
+        answer = await self.caller.tries.TryKillInstance(pb.KillRequest(instance_id=instance_id, note=note))
+        assert answer.value
+        return answer.revision
+
+    async def age(self, *ids: str) -> None:
+        """Lets a day pass since the last health check of these."""
+        statement = "update heartbeat set last_seen = last_seen - interval '1 day' where instance_id = any($1::uuid[])"
+        await self.database.run(statement, ids)
+
+    async def get(self, instance_id: str) -> pb.InstanceDescription:
+        """A living instance."""
+        return await self.caller.gets.GetInstance(request(instance_id))
+
+    async def describe(self, instance_id: str) -> pb.InstanceDescription:
+        """An instance, dead or alive."""
+        return (await self.caller.fleet.DescribeInstance(request(instance_id))).instance
+
+    async def head(self) -> int:
+        """The latest revision."""
+        revision: int = await self.database.value("select max(revision) from event")
+        return revision
+
+    async def alone(self) -> None:
+        """Returns once the manager itself is registered, so that nothing more happens by itself."""
+        while not await self.database.value("select count(*) from instance where id = $1", self.serving.instance_id):
+            await asyncio.sleep(0.01)

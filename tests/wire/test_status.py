@@ -1,0 +1,123 @@
+"""Refusals to statuses: every one has its own, and says what helps."""
+
+import asyncio
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+import grpc
+import pytest
+
+import manager
+from manager.domain.refusals import Refusal
+from manager.pb import instance_manager_pb2 as pb
+from manager.repository import database as connections
+from manager.settings import Settings
+from manager.wire.listener import CannotListen
+from manager.wire.status import STATUS_OF, status_of
+from tests.conftest import Database, serving
+from tests.wire.caller import calling, refusal
+from tests.wire.fleet import Fleet, description, request
+
+# raised before there is anybody to answer
+BEFORE_SERVING = {CannotListen}
+APART = ("manager.__main__", "manager.cli", "manager.client", "manager.embedded", "manager.pb")
+
+
+def kinds(of: type[Refusal] = Refusal) -> Iterator[type[Refusal]]:
+    for kind in of.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def test_every_refusal_has_a_status() -> None:
+    for module in pkgutil.walk_packages(manager.__path__, "manager."):
+        if not module.name.startswith(APART):
+            importlib.import_module(module.name)
+    ours = {kind for kind in kinds() if kind.__module__.startswith("manager.")}
+    assert ours - BEFORE_SERVING == set(STATUS_OF)
+
+
+def test_an_error_that_is_no_refusal_is_internal_and_shows_nothing_of_itself() -> None:
+    for error in (ValueError("secret"), KeyError("secret"), RuntimeError("select secret from /etc")):
+        code, message, details = status_of(error)
+        assert code == grpc.StatusCode.INTERNAL
+        assert "secret" not in message
+        assert b"secret" not in details
+
+
+@asynccontextmanager
+async def holding(database: Database, statement: str) -> AsyncIterator[None]:
+    """A superuser who has run the statement in a transaction that stays open."""
+    connection = await asyncpg.connect(database.admin)
+    try:
+        async with connection.transaction():
+            await connection.execute(statement)
+            yield
+    finally:
+        await connection.close()
+
+
+async def test_a_full_queue_says_when_to_come_again(settings: Settings, database: Database) -> None:
+    small = settings.model_copy(update={"turn_queue": 1})
+    async with serving(small) as started, calling(started.addresses[0]) as caller:
+        await Fleet(database, started, caller).alone()
+        async with holding(database, "select pg_advisory_xact_lock(4711, 1)"):
+            calls = [asyncio.ensure_future(caller.tries.TryAddInstance(description())) for _ in range(5)]
+            done, _ = await asyncio.wait(calls, timeout=0.5)
+            refusals = [await refusal(each) for each in done]
+            assert 3 <= len(refusals) <= 4
+        for answer in refusals:
+            assert (answer.code, answer.retries) == (grpc.StatusCode.RESOURCE_EXHAUSTED, [1.0])
+        served = await asyncio.gather(*calls, return_exceptions=True)
+        assert [isinstance(each, pb.Bool) and each.value for each in served].count(True) == 5 - len(refusals)
+
+
+async def test_a_kill_that_takes_too_long_says_what_to_do(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.SESSION, "statement_timeout", "300")
+    async with serving(settings) as started, calling(started.addresses[0]) as caller:
+        fleet = Fleet(database, started, caller)
+        instance = await fleet.add()
+        async with holding(database, f"select from instance where id = '{instance}' for update"):
+            answer = await refusal(caller.tries.TryKillInstance(pb.KillRequest(instance_id=instance)))
+        assert answer.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "kill its children first" in answer.message
+        assert (await fleet.get(instance)).status == pb.STATUS_HEALTHY
+        assert await fleet.kill(instance)
+
+
+async def test_a_read_that_takes_too_long_may_be_asked_again(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.SESSION, "statement_timeout", "300")
+    async with serving(settings) as started, calling(started.addresses[0]) as caller:
+        fleet = Fleet(database, started, caller)
+        instance = await fleet.add()
+        async with holding(database, "lock table service in access exclusive mode"):
+            answer = await refusal(caller.gets.GetInstance(request(instance)))
+        assert (answer.code, answer.retries) == (grpc.StatusCode.RESOURCE_EXHAUSTED, [5.0])
+        assert (await fleet.get(instance)).instance_id == instance
+
+
+async def test_a_lock_that_is_not_to_be_had_is_unavailable_and_never_a_false(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.SESSION, "lock_timeout", "50")
+    quick = settings.model_copy(update={"drain": timedelta(seconds=0.1)})
+    async with serving(quick) as started, calling(started.addresses[0]) as caller:
+        fleet = Fleet(database, started, caller)
+        instance = await fleet.add()
+        async with holding(database, "lock table instance in access exclusive mode"):
+            for call in (
+                caller.tries.TryAddInstance(description()),
+                caller.tries.TryKillInstance(pb.KillRequest(instance_id=instance)),
+                caller.gets.GetInstance(request(instance)),
+            ):
+                answer = await refusal(call)
+                assert (answer.code, len(answer.retries)) == (grpc.StatusCode.UNAVAILABLE, 1)
+        assert (await caller.tries.TryHealthCheck(request(instance))).value
