@@ -36,7 +36,7 @@ OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # the default grows to two minutes: longer than a lease
-    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
     # identity only: the server refuses compression
