@@ -2,12 +2,21 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = timedelta(seconds=1)
 DAY = timedelta(days=1)
+
+
+def _number(given: object) -> object:
+    """The environment holds text, and pydantic takes a text for a time of day."""
+    return float(given) if isinstance(given, str) else given
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_number)]
 
 
 class Settings(BaseSettings):
@@ -23,39 +32,39 @@ class Settings(BaseSettings):
     port: int = Field(default=50052, ge=0, le=65535)
 
     # leases: defaults for instances that name no timeout of their own
-    timeout: timedelta = Field(default=30 * S, ge=S, le=DAY)
-    grace: timedelta = Field(default=10 * S, ge=0 * S, le=DAY)
-    vllm_timeout: timedelta = Field(default=60 * S, ge=S, le=DAY)
-    vllm_grace: timedelta = Field(default=20 * S, ge=0 * S, le=DAY)
+    timeout: Seconds = Field(default=30 * S, ge=S, le=DAY)
+    grace: Seconds = Field(default=10 * S, ge=0 * S, le=DAY)
+    vllm_timeout: Seconds = Field(default=60 * S, ge=S, le=DAY)
+    vllm_grace: Seconds = Field(default=20 * S, ge=0 * S, le=DAY)
 
     # the reaper, and its patience after an outage
-    reaper_interval: timedelta = Field(default=2 * S, ge=S / 20, le=60 * S)
-    outage_after: timedelta = Field(default=10 * S, ge=S / 2, le=DAY)
-    outage_grace: timedelta = Field(default=60 * S, ge=0 * S, le=DAY)
-    start_grace: timedelta = Field(default=0 * S, ge=0 * S, le=DAY)
+    reaper_interval: Seconds = Field(default=2 * S, ge=S / 20, le=60 * S)
+    outage_after: Seconds = Field(default=10 * S, ge=S / 2, le=DAY)
+    outage_grace: Seconds = Field(default=60 * S, ge=0 * S, le=DAY)
+    start_grace: Seconds = Field(default=0 * S, ge=0 * S, le=DAY)
 
     # lanes: how long a busy one lingers for company, and how much may wait
-    turn_linger: timedelta = Field(default=S / 1000, ge=0 * S, le=S)
+    turn_linger: Seconds = Field(default=S / 1000, ge=0 * S, le=S)
     turn_queue: int = Field(default=20_000, ge=1)
     turn_size: int = Field(default=2_000, ge=1)
-    check_linger: timedelta = Field(default=S / 200, ge=0 * S, le=S)
+    check_linger: Seconds = Field(default=S / 200, ge=0 * S, le=S)
     check_queue: int = Field(default=50_000, ge=1)
     check_size: int = Field(default=5_000, ge=1)
 
     # metrics
     sample_buffer: int = Field(default=100_000, ge=1)
-    flush_interval: timedelta = Field(default=S / 2, ge=S / 100, le=S)
-    metrics_retention: timedelta = Field(default=30 * DAY, ge=DAY, le=3650 * DAY)
+    flush_interval: Seconds = Field(default=S / 2, ge=S / 100, le=S)
+    metrics_retention: Seconds = Field(default=30 * DAY, ge=DAY, le=3650 * DAY)
     partitions_ahead: int = Field(default=7, ge=2, le=60)
-    upkeep_interval: timedelta = Field(default=300 * S, ge=S, le=DAY)
+    upkeep_interval: Seconds = Field(default=300 * S, ge=S, le=DAY)
 
     # subscriptions: what the process keeps of the history for all, how many there may be, and its patience with each
     feed_events: int = Field(default=20_000, ge=100)
     feed_bytes: int = Field(default=32 * 1024 * 1024, ge=1024 * 1024)
     subscriptions: int = Field(default=5_000, ge=1)
-    subscriber_patience: timedelta = Field(default=30 * S, ge=S / 10, le=600 * S)
+    subscriber_patience: Seconds = Field(default=30 * S, ge=S / 10, le=600 * S)
 
     # database
     read_connections: int = Field(default=5, ge=1, le=100)
     notify: bool = True
-    drain: timedelta = Field(default=5 * S, ge=0 * S, le=300 * S)
+    drain: Seconds = Field(default=5 * S, ge=0 * S, le=300 * S)

@@ -27,7 +27,7 @@ def dev(
     bind: Bind = None,
     port: Port = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Where the data is kept.", metavar="FOLDER")
+        Path | None, typer.Option("--data-dir", envvar="IM_DATA_DIR", help="Where the data is kept.", metavar="FOLDER")
     ] = None,
     ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Keep nothing once it stops.")] = False,
     database_url: Annotated[

@@ -14,7 +14,9 @@ def sql(
     arguments: Annotated[
         list[str] | None, typer.Argument(help="What psql takes, after `--`.", metavar="[-- ...]")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="As given to `imctl dev`.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", envvar="IM_DATA_DIR", help="As given to `imctl dev`.")
+    ] = None,
 ) -> None:
     """Open psql on the database of a running `imctl dev`, as the role that it serves as.
 
