@@ -15,6 +15,7 @@ from manager.reaper import reap
 from manager.repository.database import Database, Readers
 from manager.repository.doorbell import Doorbell
 from manager.repository.migrations import require
+from manager.repository.trim import Retention
 from manager.samples import Samples
 from manager.settings import Settings
 from manager.snapshots import Snapshots
@@ -95,8 +96,14 @@ def _pulses(
         *((Doorbell(settings.database_url, rooms.streams.feed).serve(),) if settings.notify else ()),
         reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, health.hear),
         health.show(),
-        keep_up(database.upkeep, settings.partitions_ahead, settings.metrics_retention, settings.upkeep_interval),
+        keep_up(database.upkeep, settings.partitions_ahead, _retention(settings), settings.upkeep_interval),
     )
+
+
+def _retention(settings: Settings) -> Retention:
+    # the history speaks of the dead: their tombstones outlast it
+    tombstones = max(settings.tombstone_retention, settings.history_retention)
+    return Retention(settings.metrics_retention, settings.history_retention, tombstones)
 
 
 class Health:

@@ -51,10 +51,12 @@ class Settings(BaseSettings):
     check_queue: int = Field(default=50_000, ge=1)
     check_size: int = Field(default=5_000, ge=1)
 
-    # metrics
+    # what is kept, and how it gets there
     sample_buffer: int = Field(default=100_000, ge=1)
     flush_interval: Seconds = Field(default=S / 2, ge=S / 100, le=S)
     metrics_retention: Seconds = Field(default=30 * DAY, ge=DAY, le=3650 * DAY)
+    history_retention: Seconds = Field(default=7 * DAY, ge=S, le=3650 * DAY)
+    tombstone_retention: Seconds = Field(default=30 * DAY, ge=S, le=3650 * DAY)
     partitions_ahead: int = Field(default=7, ge=2, le=60)
     upkeep_interval: Seconds = Field(default=300 * S, ge=S, le=DAY)
 

@@ -1,32 +1,37 @@
-"""Upkeep: partitions made ahead and dropped in time, and what the dead and the silent left behind swept up."""
+"""Upkeep: partitions ahead of time, and gone what is past its retention or was left behind by the dead."""
 
 import asyncio
 import logging
 from datetime import timedelta
 
-from manager.domain.refusals import Refusal
+from manager.repository import trim
 from manager.repository.database import Session, refusal_of
 from manager.repository.heartbeat import mend
 from manager.repository.host_stats import forget_silent
 from manager.repository.metrics import forget_dead, keep
+from manager.repository.trim import Retention
 
 log = logging.getLogger(__name__)
 
 RETRY = 10.0
+BREATH = 0.05
 
 
-async def sweep(session: Session, days_ahead: int, retention: timedelta) -> None:
+async def sweep(session: Session, days_ahead: int, retention: Retention) -> None:
     """One round. Each step is by itself, and repeating one does no harm."""
     async with session.use() as connection:
-        if dropped := await keep(connection, days_ahead, retention):
+        if dropped := await keep(connection, days_ahead, retention.metrics):
             log.info("dropped metrics past their retention: %s", ", ".join(dropped))
         await forget_silent(connection)
         await forget_dead(connection)
         if mended := await mend(connection):
             log.warning("mended %d heartbeats that were missing or nobody's", mended)
+        await trim.keep(connection, retention)
+        while await trim.step(connection):
+            await asyncio.sleep(BREATH)
 
 
-async def keep_up(session: Session, days_ahead: int, retention: timedelta, interval: timedelta) -> None:
+async def keep_up(session: Session, days_ahead: int, retention: Retention, interval: timedelta) -> None:
     """Sweeps for ever; soon again where a lock or the database was not to be had."""
     while True:
         pause = interval.total_seconds()
@@ -34,8 +39,7 @@ async def keep_up(session: Session, days_ahead: int, retention: timedelta, inter
             await sweep(session, days_ahead, retention)
         except Exception as error:
             pause = min(RETRY, pause)
-            refusal = refusal_of(error)
-            if not isinstance(refusal, Refusal):
+            if refusal_of(error) is None:
                 log.exception("upkeep failed")
             else:
                 log.info("upkeep waits: %s", error)

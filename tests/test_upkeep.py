@@ -11,11 +11,13 @@ from manager.domain.metrics import HostStats, SystemSample
 from manager.repository.database import sqlstate
 from manager.repository.host_stats import upload
 from manager.repository.metrics import keep, store
+from manager.repository.trim import Retention
 from manager.upkeep import keep_up, sweep
 from tests.conftest import Database
 from tests.fleet import Fleet, S, fleet_of
 
 DAY = timedelta(days=1)
+KEPT = Retention(metrics=30 * DAY, history=7 * DAY, tombstones=30 * DAY)
 NAMES = ["gpu_metrics", "llm_metrics", "proxy_metrics", "system_metrics"]
 PARTITIONS = """
     select p.relname as parent, c.relname as name, pg_get_expr(c.relpartbound, c.oid) as bounds
@@ -171,7 +173,7 @@ async def test_a_sweep_mends_heartbeats_and_forgets_silent_hosts(fleet: Fleet) -
         for hostname in ("silent", "loud"):
             await upload(connection, HostStats(hostname, datetime.now(UTC), 1, 2))
     await fleet.sql.execute("update host_stats set at = at - interval '31 days' where hostname = 'silent'")
-    await sweep(fleet.connections.upkeep, 7, 30 * DAY)
+    await sweep(fleet.connections.upkeep, 7, KEPT)
     assert [row[0] for row in await fleet.rows("select hostname from host_stats")] == ["loud"]
     assert [row[0] for row in await fleet.rows("select instance_id from heartbeat")] == [one]
 
@@ -181,7 +183,7 @@ async def test_upkeep_goes_on_after_a_failure(fleet: Fleet, monkeypatch: pytest.
     partition = await old_partition(fleet, "system_metrics", 40)
     async with fleet.sql.transaction():
         await fleet.sql.fetch("select * from system_metrics")
-        keeping = asyncio.create_task(keep_up(fleet.connections.upkeep, 7, 30 * DAY, 3600 * S))
+        keeping = asyncio.create_task(keep_up(fleet.connections.upkeep, 7, KEPT, 3600 * S))
         await asyncio.sleep(0.3)  # longer than it waits for the lock
     async with asyncio.timeout(5):
         while await fleet.value("select to_regclass($1)", partition):

@@ -18,7 +18,7 @@ from manager.repository.state import decode, services_of
 
 HEAD = text("""
 select e.epoch, greatest(c.compacted_revision, e.base_revision, l.revision) as revision,
-       coalesce(l.ordinal, 0) as ordinal, coalesce(l.nonce, c.compacted_nonce) as nonce
+       coalesce(l.ordinal, c.compacted_ordinal) as ordinal, coalesce(l.nonce, c.compacted_nonce) as nonce
 from control c
 cross join lateral (select * from history_epoch order by number desc limit 1) e
 left join lateral (select * from event order by revision desc, ordinal desc limit 1) l on true
@@ -42,7 +42,7 @@ class Page:
 
 # One row at least, so that the epoch and what is kept are of the same snapshot as the events.
 READ = text("""
-select p.epoch, c.compacted_revision, e.*
+select p.epoch, c.compacted_revision, c.compacted_ordinal, e.*
 from control c
 cross join lateral (select epoch from history_epoch order by number desc limit 1) p
 left join lateral (
@@ -60,7 +60,7 @@ async def read(connection: AsyncConnection, after: tuple[int, int], limit: int) 
     place = {"revision": revision, "ordinal": ordinal, "limit": limit + 1}
     rows = (await connection.execute(READ, place)).all()
     kept = rows[0].compacted_revision
-    if revision < kept:
+    if after < (kept, rows[0].compacted_ordinal):
         raise gone(kept)
     events = [_told(row) for row in rows if row.revision is not None]
     for each, following in pairwise(events):
@@ -101,8 +101,8 @@ def _told(row: Row[Any]) -> Told:
 
 # The epoch of the token, where the next one began, and what this history has at the token's revision.
 PLACE = text("""
-select t.number is not null as known, p.epoch as newest, c.compacted_revision, c.compacted_nonce,
-       (select min(n.base_revision) from history_epoch n where n.number > t.number) as ended,
+select t.number is not null as known, p.epoch as newest, c.compacted_revision, c.compacted_ordinal,
+       c.compacted_nonce, (select min(n.base_revision) from history_epoch n where n.number > t.number) as ended,
        greatest(c.compacted_revision, p.base_revision, (select max(revision) from event)) as head,
        (select e.nonce from event e where e.revision = :revision order by e.ordinal limit 1) as nonce
 from control c
@@ -120,7 +120,7 @@ async def judge(connection: AsyncConnection, place: ResumeToken) -> UUID:
     row = (await connection.execute(PLACE, {"epoch": place.epoch, "revision": place.revision})).one()
     if place.revision > (row.head if row.ended is None else row.ended) or not row.known:
         raise changed()
-    if place.revision < row.compacted_revision:
+    if (place.revision, place.ordinal) < (row.compacted_revision, row.compacted_ordinal):
         raise gone(row.compacted_revision)
     nonce = row.compacted_nonce if place.revision == row.compacted_revision and row.nonce is None else row.nonce
     if nonce is not None and nonce != place.nonce:

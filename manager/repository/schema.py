@@ -67,6 +67,7 @@ instance = Table(
     _check("instance_death_cause_known", "death_cause between 1 and 3"),
     _check("instance_dead_wholly", "num_nulls(died_at, died_revision, death_cause, root_cause) in (0, 4)"),
     _check("instance_own_death", "(root_cause = id) = (death_cause <> 3)"),
+    Index("instance_dead", "died_at", postgresql_where=text("died_revision is not null")),
     # every index that serves the living leaves out the dead, which may be twenty for each of them
     Index("instance_living", "id", postgresql_where=LIVING),
     Index("instance_living_type", "type", "id", postgresql_where=LIVING),
@@ -195,13 +196,18 @@ control = Table(
     Column("grace_spent", Interval, nullable=False, server_default=text("interval '0'")),
     Column("rate_tokens", Double, nullable=False, server_default=text("0")),
     Column("compacted_revision", BigInteger, nullable=False, server_default=text("0")),
+    Column("compacted_ordinal", Integer, nullable=False, server_default=text("0")),
     Column("compacted_nonce", Integer, nullable=False, server_default=text("0")),
     Column("metrics_kept", Interval, nullable=False, server_default=text("interval '30 days'")),
+    Column("history_kept", Interval, nullable=False, server_default=text("interval '7 days'")),
+    Column("tombstones_kept", Interval, nullable=False, server_default=text("interval '30 days'")),
     Column("serves_from", Text, nullable=False),
     PrimaryKeyConstraint("one", name="control_pkey"),
     _check("control_one_row", "one"),
     _check("control_grace_wholly", "num_nulls(grace_from, grace_until) in (0, 2)"),
     _check("control_metrics_kept_range", "metrics_kept >= interval '1 day'"),
+    _check("control_history_kept_range", "history_kept >= interval '1 second'"),
+    _check("control_tombstones_outlive_history", "tombstones_kept >= history_kept"),
 )
 
 reaper_group = Table(

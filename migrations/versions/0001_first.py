@@ -39,6 +39,7 @@ create index instance_living on instance (id) where died_revision is null;
 create index instance_living_type on instance (type, id) where died_revision is null;
 create index instance_living_hostname on instance (hostname, id) where died_revision is null;
 create index instance_living_labels on instance using gin (labels jsonb_path_ops) where died_revision is null;
+create index instance_dead on instance (died_at) where died_revision is not null;
 
 create table instance_version (
     instance_id uuid not null,
@@ -140,13 +141,18 @@ create table control (
     grace_spent interval not null default interval '0',
     rate_tokens double precision not null default 0,
     compacted_revision bigint not null default 0,
+    compacted_ordinal integer not null default 0,
     compacted_nonce integer not null default 0,
     metrics_kept interval not null default interval '30 days',
+    history_kept interval not null default interval '7 days',
+    tombstones_kept interval not null default interval '30 days',
     serves_from text not null,
     constraint control_pkey primary key (one),
     constraint control_one_row check (one),
     constraint control_grace_wholly check (num_nulls(grace_from, grace_until) in (0, 2)),
-    constraint control_metrics_kept_range check (metrics_kept >= interval '1 day')
+    constraint control_metrics_kept_range check (metrics_kept >= interval '1 day'),
+    constraint control_history_kept_range check (history_kept >= interval '1 second'),
+    constraint control_tombstones_outlive_history check (tombstones_kept >= history_kept)
 );
 insert into control (ticked_at, serves_from) values (clock_timestamp(), '0.1.0');
 
@@ -342,12 +348,67 @@ begin
 end $$;
 """
 
+# First the cut is made known, in a turn of its own; then what lies before it is deleted, a little at a time and in
+# nobody's way. Whoever reads the history sees the cut and the events in one snapshot, and so is never shown a hole.
+TRIM = """
+create function compact_history(events integer) returns bigint
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+declare
+    oldest_kept timestamptz;
+    reached bigint;
+begin
+    perform pg_advisory_xact_lock(4711, 1);
+    select clock_timestamp() - history_kept into oldest_kept from public.control;
+    with oldest as (
+        select e.revision, e.ordinal, e.nonce, e.at from public.event e
+        where e.revision > (select c.compacted_revision from public.control c)
+        order by e.revision, e.ordinal limit least(events, 100000)
+    ), past as (
+        select o.* from oldest o
+        where o.revision < coalesce((select min(y.revision) from oldest y where y.at >= oldest_kept), o.revision + 1)
+        order by o.revision desc, o.ordinal desc limit 1
+    )
+    update public.control set compacted_revision = p.revision, compacted_nonce = p.nonce,
+        compacted_ordinal = (select max(e.ordinal) from public.event e where e.revision = p.revision)
+    from past p returning compacted_revision into reached;
+    return reached;
+end $$;
+
+create function delete_compacted(events integer) returns integer
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+declare
+    deleted integer;
+begin
+    delete from public.event where (revision, ordinal) in (
+        select e.revision, e.ordinal from public.event e
+        where e.revision <= (select c.compacted_revision from public.control c)
+        order by e.revision, e.ordinal limit events for update skip locked);
+    get diagnostics deleted = row_count;
+    return deleted;
+end $$;
+
+create function bury_dead(instances integer) returns integer
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+declare
+    buried integer;
+begin
+    delete from public.instance where id in (
+        select i.id from public.instance i cross join public.control c
+        where i.died_revision <= c.compacted_revision and i.died_at < clock_timestamp() - c.tombstones_kept
+        order by i.died_at limit instances for update of i skip locked);
+    get diagnostics buried = row_count;
+    return buried;
+end $$;
+"""
+
 # The server reads and writes rows, and nothing else: no DDL, and what is history it can only add to.
 GRANTS = """
 revoke execute on function prepare_metrics(integer) from public;
 revoke execute on function drop_old_metrics() from public;
 grant execute on function prepare_metrics(integer) to im_server;
 grant execute on function drop_old_metrics() to im_server;
+revoke execute on function compact_history(integer), delete_compacted(integer), bury_dead(integer) from public;
+grant execute on function compact_history(integer), delete_compacted(integer), bury_dead(integer) to im_server;
 grant select on all tables in schema public to im_server;
 grant insert, update on instance, parent_link to im_server;
 grant insert on instance_version, service, event, history_epoch to im_server;
@@ -371,13 +432,14 @@ def upgrade() -> None:
     for name, values in SAMPLES.items():
         key = "instance_id, gpu_index" if name == "gpu_metrics" else "instance_id"
         _run(METRICS.format(name=name, values=values, key=key))
-    for script in (LEASE, NAMES, STATE, HERE, VIEWS, UPKEEP, GRANTS):
+    for script in (LEASE, NAMES, STATE, HERE, VIEWS, UPKEEP, TRIM, GRANTS):
         _run(script)
     _run("select prepare_metrics(7)")
 
 
 def downgrade() -> None:
     _run("""
+    drop function compact_history(integer), delete_compacted(integer), bury_dead(integer);
     drop function drop_old_metrics();
     drop function prepare_metrics(integer);
     drop view graveyard, event_log, service_endpoint, instance_tree, live_instance, history_here, instance_state,

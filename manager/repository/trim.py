@@ -1,0 +1,42 @@
+"""Trimming: the history and the tombstones past their retention, through the owner's functions."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+STEP = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what is kept. Tombstones at least as long as the history, since it speaks of them."""
+
+    metrics: timedelta
+    history: timedelta
+    tombstones: timedelta
+
+
+KEEP = text("""
+update control set history_kept = :history, tombstones_kept = :tombstones
+where (history_kept, tombstones_kept) <> (cast(:history as interval), cast(:tombstones as interval))
+""")
+
+
+async def keep(connection: AsyncConnection, retention: Retention) -> None:
+    """Puts the retentions where the owner's functions look for them."""
+    await connection.execute(KEEP, {"history": retention.history, "tombstones": retention.tombstones})
+
+
+COMPACT = text("select compact_history(:step)")
+DELETE = text("select delete_compacted(:step)")
+BURY = text("select bury_dead(:step)")
+
+
+async def step(connection: AsyncConnection) -> int:
+    """Cuts a little more off the history, deletes a little of what was cut off; how much, and 0 when all is done."""
+    cut = (await connection.execute(COMPACT, {"step": STEP})).scalar() is not None
+    deleted = (await connection.execute(DELETE, {"step": STEP})).scalar_one()
+    buried = (await connection.execute(BURY, {"step": STEP})).scalar_one()
+    return int(cut) + int(deleted) + int(buried)
