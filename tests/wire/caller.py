@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
-import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
@@ -60,7 +59,7 @@ LEAK = re.compile(
 )
 
 
-def refused(error: aio.AioRpcError) -> Refused:
+def _refused(error: aio.AioRpcError) -> Refused:
     """What an error says, its details unpacked.
 
     By the way every refusal that a test meets is held to two rules: it shows nothing of what is behind the wire, and
@@ -85,13 +84,19 @@ def _unpacked(packed: Any) -> Any:
     raise AssertionError(f"a detail that no client knows: {packed.type_url}")
 
 
+async def outcome(call: Awaitable[Rs]) -> Rs | Refused:
+    """The answer, or how the call ended without one."""
+    try:
+        return await call
+    except aio.AioRpcError as error:
+        return _refused(error)
+
+
 async def refusal(call: Awaitable[object]) -> Refused:
     """How the call ends; fails when it is answered."""
-    try:
-        answer = await call
-    except aio.AioRpcError as error:
-        return refused(error)
-    pytest.fail(f"was answered: {answer}")
+    ended = await outcome(call)
+    assert isinstance(ended, Refused), f"was answered: {ended}"
+    return ended
 
 
 class Versioned(aio.UnaryUnaryClientInterceptor):

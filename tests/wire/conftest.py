@@ -1,5 +1,6 @@
 """Managers on real sockets: one for the tests of a module, and one for a single test where it matters."""
 
+import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count
@@ -19,8 +20,9 @@ numbers = count(1)
 @pytest.fixture(scope="module")
 async def shared_database(cluster: str, template: str) -> AsyncIterator[Database]:
     """A migrated database for the tests of a module, each of which brings instances of its own."""
-    name = f"im_wire_{next(numbers)}"
+    name = f"im_wire_{os.getpid()}_{next(numbers)}"
     connection = await asyncpg.connect(cluster)
+    await connection.execute(f"drop database if exists {name} with (force)")
     await connection.execute(f"create database {name} template {template} strategy file_copy")
     yield Database(name, at(cluster, database=name, user="im_server", password=PASSWORD), at(cluster, database=name))
     await connection.execute(f"drop database {name} with (force)")

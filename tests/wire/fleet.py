@@ -4,7 +4,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
 from manager.pb import instance_manager_pb2 as pb
+from manager.pb import stats_service_pb2 as stats_pb
 from manager.presence import new_id
 from manager.server import Serving
 from tests.conftest import Database
@@ -35,6 +39,47 @@ def refused(reason: pb.Reason.ValueType) -> pb.Bool:
 def done(revision: int = 0) -> pb.Bool:
     """The whole answer of a call that was carried out."""
     return pb.Bool(value=True, revision=revision)
+
+
+def complete(kind: Descriptor, one: str, other: str) -> Any:
+    """A right request about two living instances with every field given, so that each can be spoiled alone."""
+    sample: dict[str, Any] = {"instance_id": one, "timestamp_ms": 1}
+    criteria: dict[str, Any] = {
+        "ids": [one],
+        "id_prefix": one[:4],
+        "types": [pb.CHROME_BROWSER],
+        "service_types": [pb.CHROME_DEBUG_PORT],
+        "hostnames": ["host"],
+        "labels": {"key": "value"},
+        "parent_id": other,
+        "subtree_of": other,
+    }
+    requests: dict[str, Message] = {
+        "InstanceDescription": description(
+            one,
+            hostname="other",
+            labels={"key": "value"},
+            parent_id=other,
+            services=[debug_port(path="/path")],
+            timeout_ms=1000,
+            status=pb.STATUS_HEALTHY,
+            death_cause=pb.CAUSE_KILLED,
+            root_cause_id=other,
+        ),
+        "InstanceRequest": pb.InstanceRequest(instance_id=one),
+        "KillRequest": pb.KillRequest(instance_id=one, note="note"),
+        "AddChildRequest": pb.AddChildRequest(parent_id=other, child_id=one),
+        "AddServiceRequest": pb.AddServiceRequest(instance_id=one, service=debug_port(path="/path")),
+        "InstanceFilter": pb.InstanceFilter(**criteria, page_size=10),
+        "SubscribeRequest": pb.SubscribeRequest(**criteria, event_types=[pb.ADDED]),
+        "ProxyMetrics": pb.ProxyMetrics(**sample),
+        "SystemMetrics": pb.SystemMetrics(**sample),
+        "GpuMetrics": pb.GpuMetrics(**sample),
+        "LlmMetrics": pb.LlmMetrics(**sample),
+        "StatsUploadRequest": stats_pb.StatsUploadRequest(hostname="host", stats=stats_pb.Stats(timestamp_ms=1)),
+        "GetStatsRequest": stats_pb.GetStatsRequest(hostname="host"),
+    }
+    return requests[kind.name]
 
 
 @dataclass(frozen=True, slots=True)

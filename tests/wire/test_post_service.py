@@ -1,7 +1,6 @@
 """PostService: metrics come back as they were sent, the latest to arrive alone, and never from the dead."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,13 +10,12 @@ import asyncpg
 import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
-from grpc import aio
 
 from manager.pb import instance_manager_pb2 as pb
 from manager.presence import new_id
 from manager.settings import Settings
 from tests.conftest import Database, serving
-from tests.wire.caller import calling, refusal
+from tests.wire.caller import Refused, calling, outcome, refusal
 from tests.wire.fleet import Fleet, request
 
 A = TypeVar("A")
@@ -86,10 +84,11 @@ async def eventually(read: Callable[[], Awaitable[A]], wanted: Callable[[A], boo
     """The first answer that is as wanted, posts being stored within a second."""
     async with asyncio.timeout(WITHIN):
         while True:
-            with contextlib.suppress(aio.AioRpcError):  # there is none yet
-                answer = await read()
-                if wanted(answer):
-                    return answer
+            answer = await outcome(read())
+            if isinstance(answer, Refused):
+                assert answer.code == grpc.StatusCode.NOT_FOUND
+            elif wanted(answer):
+                return answer
             await asyncio.sleep(0.01)
 
 

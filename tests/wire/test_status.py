@@ -19,7 +19,7 @@ from manager.settings import Settings
 from manager.wire.listener import CannotListen
 from manager.wire.status import STATUS_OF, status_of
 from tests.conftest import Database, serving
-from tests.wire.caller import calling, refusal
+from tests.wire.caller import calling, outcome, refusal
 from tests.wire.fleet import Fleet, description, request
 
 # raised before there is anybody to answer
@@ -62,18 +62,19 @@ async def holding(database: Database, statement: str) -> AsyncIterator[None]:
 
 
 async def test_a_full_queue_says_when_to_come_again(settings: Settings, database: Database) -> None:
-    small = settings.model_copy(update={"turn_queue": 1})
+    small = settings.model_copy(update={"turn_queue": 3})
     async with serving(small) as started, calling(started.addresses[0]) as caller:
         await Fleet(database, started, caller).alone()
         async with holding(database, "select pg_advisory_xact_lock(4711, 1)"):
-            calls = [asyncio.ensure_future(caller.tries.TryAddInstance(description())) for _ in range(5)]
-            done, _ = await asyncio.wait(calls, timeout=0.5)
-            refusals = [await refusal(each) for each in done]
-            assert 3 <= len(refusals) <= 4
+            calls = [asyncio.ensure_future(caller.tries.TryAddInstance(description())) for _ in range(9)]
+            async with asyncio.timeout(4):
+                while sum(call.done() for call in calls) < 5:
+                    await asyncio.sleep(0.01)
+            refusals = [await refusal(call) for call in calls if call.done()]
         for answer in refusals:
             assert (answer.code, answer.retries) == (grpc.StatusCode.RESOURCE_EXHAUSTED, [1.0])
-        served = await asyncio.gather(*calls, return_exceptions=True)
-        assert [isinstance(each, pb.Bool) and each.value for each in served].count(True) == 5 - len(refusals)
+        served = [answer for answer in await asyncio.gather(*map(outcome, calls)) if isinstance(answer, pb.Bool)]
+        assert [answer.value for answer in served] == [True] * (9 - len(refusals))
 
 
 async def test_a_kill_that_takes_too_long_says_what_to_do(
