@@ -58,13 +58,13 @@ class Checks:
     ) -> list[InstanceId]:
         try:
             async with self._session.use() as connection:
-                reasons, now = await verdicts(connection, pending)
-            living = [each for each, reason in reasons.items() if reason is None]
+                told, now = await verdicts(connection, pending)
+            living = [each for each, verdict in told.items() if verdict == Outcome()]
             recorded = await self._heartbeats.record(living, now)
         except Exception as error:
             if is_passing(error):
                 return list(pending)
             raise
-        answers |= {each: Outcome.refused(reason) for each, reason in reasons.items() if reason is not None}
+        answers |= {each: verdict for each, verdict in told.items() if verdict != Outcome()}
         answers |= {each: Outcome.done() for each in recorded}
         return [each for each in living if each not in recorded]

@@ -25,6 +25,7 @@ VERBS = {
     "get": Verb("List the living fleet, or describe one instance, dead or alive.", "run"),
     "kill": Verb("Kill an instance and all its descendants.", "run"),
     "sql": Verb("Open psql on the database of `imctl dev`.", "embedded", takes_command=True),
+    "admin": Verb("Tell the database what only an operator can know.", "server"),
     "run": Verb("Run a command as an instance, for as long as the manager lets it live.", "run", takes_command=True),
 }
 

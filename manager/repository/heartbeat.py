@@ -6,34 +6,46 @@ A row here proves neither life nor death; `instance` does. So writing and deleti
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from manager.domain.calls import Reason
+from manager.domain.calls import Outcome, Reason
 from manager.domain.instance import Check, InstanceId
+from manager.domain.refusals import EpochChanged
 from manager.repository.database import Session
+from manager.repository.turn import EPOCH_GRACE
 
 # A statement of its own, begun after the calls arrived: a kill that was answered before is seen. The time is the
 # database's, the only one that is ever stored.
 VERDICTS = text("""
-select u.id, c.now, i.id is not null as known, i.died_revision is not null as dead
+select u.id, c.now, i.id is not null as known, i.died_revision is not null as dead,
+       exists (select from history_epoch e where e.number > 1 and e.opened_at > c.now - cast(:grace as interval))
+       as restored
 from unnest(cast(:ids as uuid[])) u(id)
 cross join (select clock_timestamp() as now from control) c
 left join lateral (select id, died_revision from instance where id = u.id offset 0) i on true
 """)
 
+LOST = EpochChanged("the database was restored, and does not know this instance: register it again, under the same id")
+
 
 async def verdicts(
     connection: AsyncConnection, ids: Sequence[InstanceId]
-) -> tuple[dict[InstanceId, Reason | None], datetime]:
-    """Why each of `ids` (at least one) must terminate, or None for the living; and the time of the verdict."""
-    rows = (await connection.execute(VERDICTS, {"ids": ids})).all()
-    return {row.id: _reason(row.known, row.dead) for row in rows}, rows[0].now
+) -> tuple[dict[InstanceId, Outcome | EpochChanged], datetime]:
+    """What each of `ids` (at least one) is to be told, done for the living; and the time of the verdict.
+
+    To an id that a freshly restored database does not know it is never said that it must terminate.
+    """
+    rows = (await connection.execute(VERDICTS, {"ids": ids, "grace": EPOCH_GRACE})).all()
+    return {row.id: _verdict(row) for row in rows}, rows[0].now
 
 
-def _reason(known: bool, dead: bool) -> Reason | None:
-    return Reason.DEAD if dead else None if known else Reason.UNKNOWN_INSTANCE
+def _verdict(row: Row[Any]) -> Outcome | EpochChanged:
+    if row.known:
+        return Outcome.refused(Reason.DEAD) if row.dead else Outcome.done()
+    return LOST if row.restored else Outcome.refused(Reason.UNKNOWN_INSTANCE)
 
 
 # Sorted, since unsorted batches lock each other out; what somebody holds is skipped and asked again. Written only
@@ -112,7 +124,7 @@ async def check(connection: AsyncConnection, instance_id: InstanceId) -> Check |
     return None if row is None else Check(**row._mapping)
 
 
-LOST = text("""
+MISSING = text("""
 insert into heartbeat (instance_id, timeout, last_seen)
 select i.id, i.timeout, c.now from instance i cross join (select clock_timestamp() as now from control) c
 where i.died_revision is null and not exists (select from heartbeat h where h.instance_id = i.id)
@@ -128,5 +140,5 @@ where not exists (select from instance i where i.id = h.instance_id and i.died_r
 
 async def mend(connection: AsyncConnection) -> int:
     """Gives rows back to the living who lost theirs, and takes those of the dead away; how many."""
-    counts: Iterable[int] = [(await connection.execute(each)).rowcount for each in (LOST, ORPHANED)]
+    counts: Iterable[int] = [(await connection.execute(each)).rowcount for each in (MISSING, ORPHANED)]
     return sum(counts)

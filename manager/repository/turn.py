@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import text
@@ -112,25 +112,38 @@ async def _append(present: Turn) -> None:
 
 RING = text("select pg_notify('instance_manager', :head)")
 
+# After a restore or a promotion nobody has been heard of for a while, and that is nobody's fault: those who were
+# alive at the last tick that this history has are forgiven.
 EPOCH = text("""
-insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
-select coalesce((select max(number) from history_epoch), 0) + 1, h.system_identifier, h.timeline, h.database_oid,
-       h.event_oid,
-       greatest(c.compacted_revision, (select max(revision) from event),
-                (select max(base_revision) from history_epoch)),
-       case when exists (select from history_epoch) then :reason else 'the first' end
-from history_here h cross join control c
-where :forced or not exists (
-    select from (select * from history_epoch order by number desc limit 1) e
-    where (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
-        = (h.system_identifier, h.timeline, h.database_oid, h.event_oid))
-returning epoch, number
+with opened as (
+    insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
+    select coalesce((select max(number) from history_epoch), 0) + 1, h.system_identifier, h.timeline, h.database_oid,
+           h.event_oid,
+           greatest(c.compacted_revision, (select max(revision) from event),
+                    (select max(base_revision) from history_epoch)),
+           case when exists (select from history_epoch) then :reason else 'the first' end
+    from history_here h cross join control c
+    where :forced or not exists (
+        select from (select * from history_epoch order by number desc limit 1) e
+        where (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
+            = (h.system_identifier, h.timeline, h.database_oid, h.event_oid))
+    returning epoch, number
+), forgiven as (
+    update control set
+        grace_from = case when grace_until > ticked_at then grace_from else ticked_at end,
+        grace_until = greatest(grace_until, clock_timestamp() + cast(:grace as interval))
+    where exists (select from opened where number > 1)
+)
+select epoch, number from opened
 """)
+
+EPOCH_GRACE = timedelta(minutes=5)
 
 
 async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool = False) -> tuple[UUID, int] | None:
     """Opens a new epoch and gives its id and number; None where this history of the database has one already."""
     async with connection.begin():
         await connection.execute(LOCK)
-        row = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).one_or_none()
+        chosen = {"reason": reason, "forced": forced, "grace": EPOCH_GRACE}
+        row = (await connection.execute(EPOCH, chosen)).one_or_none()
         return None if row is None else (row.epoch, row.number)
