@@ -35,7 +35,14 @@ class Stall:
     """A call that is never answered."""
 
 
-Reply = Message | Failure | Stall
+@dataclass(frozen=True)
+class Slow:
+    """A true that comes after so many seconds."""
+
+    seconds: float
+
+
+Reply = Message | Failure | Stall | Slow
 
 TRUE = im.Bool(value=True, revision=7)
 UNAVAILABLE = Failure(grpc.StatusCode.UNAVAILABLE, "the database cannot be reached")
@@ -107,6 +114,9 @@ class StandIn:
         reply = self._once[method].popleft() if self._once[method] else usual
         if isinstance(reply, Stall):
             await asyncio.Event().wait()
+        if isinstance(reply, Slow):
+            await asyncio.sleep(reply.seconds)
+            return TRUE
         if isinstance(reply, Failure):
             await fail(reply, context)
         return reply

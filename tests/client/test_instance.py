@@ -8,6 +8,7 @@ from grpc import StatusCode
 from manager.client import (
     BackInReach,
     Client,
+    DeadlineError,
     End,
     Ending,
     Instance,
@@ -21,7 +22,6 @@ from manager.client import (
     Policy,
     RefusedError,
     RegisteredAgain,
-    UnavailableError,
 )
 from manager.client.instance import completed
 from manager.pb.instance_manager_pb2 import (
@@ -39,7 +39,7 @@ from manager.pb.instance_manager_pb2 import (
     Service,
 )
 from manager.server import Serving
-from tests.client.standin import TRUE, UNAVAILABLE, Failure, Reply, Stall, StandIn, exhausted, false, precondition
+from tests.client.standin import TRUE, UNAVAILABLE, Failure, Reply, Slow, Stall, StandIn, exhausted, false, precondition
 
 PARENT = "0192f0c1-7a3e-7bbb-8d4e-3a2b1c0d9e8f"
 FIRST = Service(service_type=CHROME_DEBUG_PORT, host="h", port=1)
@@ -161,6 +161,16 @@ async def test_a_strict_one_gives_up_when_its_timeout_is_over(standin: StandIn, 
     assert 0.6 <= took < 0.75
 
 
+async def test_patience_counts_from_when_the_last_good_check_was_sent(standin: StandIn, client: Client) -> None:
+    standin.always("TryHealthCheck", Stall())
+    standin.once("TryHealthCheck", Slow(0.15))
+    async with Instance(client, browser(timeout=0.6), Policy(strict=True)) as instance:
+        await standin.hears("TryHealthCheck")
+        sent = asyncio.get_running_loop().time()
+        await ended(instance)
+        assert asyncio.get_running_loop().time() - sent < 0.7
+
+
 async def test_after_a_loss_of_data_it_registers_again_itself_then_services_then_link(
     standin: StandIn, client: Client
 ) -> None:
@@ -254,8 +264,8 @@ async def test_a_refused_registration_raises_and_kills_nobody(standin: StandIn, 
 async def test_a_registration_of_unknown_outcome_is_taken_back_unless_the_id_may_be_anothers(
     standin: StandIn, client: Client, chosen: str, kills: int
 ) -> None:
-    standin.always("TryAddInstance", UNAVAILABLE)
-    with pytest.raises(UnavailableError):
+    standin.always("TryAddInstance", Failure(StatusCode.DEADLINE_EXCEEDED))
+    with pytest.raises(DeadlineError):
         async with Instance(client, browser(instance_id=chosen)):
             pass
     assert len(standin.requests("TryKillInstance")) == kills
