@@ -28,7 +28,7 @@ cross join (select clock_timestamp() as now from control) c
 left join lateral (select id, died_revision from instance where id = u.id offset 0) i on true
 """)
 
-LOST = EpochChanged("the database was restored, and does not know this instance: register it again, under the same id")
+LOST = "the database was restored, and does not know this instance: register it again, under the same id"
 
 
 async def verdicts(
@@ -45,7 +45,8 @@ async def verdicts(
 def _verdict(row: Row[Any]) -> Outcome | EpochChanged:
     if row.known:
         return Outcome.refused(Reason.DEAD) if row.dead else Outcome.done()
-    return LOST if row.restored else Outcome.refused(Reason.UNKNOWN_INSTANCE)
+    # a new one each time: every raise adds to an exception's traceback
+    return EpochChanged(LOST) if row.restored else Outcome.refused(Reason.UNKNOWN_INSTANCE)
 
 
 # Sorted, since unsorted batches lock each other out; what somebody holds is skipped and asked again. Written only

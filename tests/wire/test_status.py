@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import ModuleType
 
 import asyncpg
 import grpc
@@ -33,12 +34,25 @@ def kinds(of: type[Refusal] = Refusal) -> Iterator[type[Refusal]]:
         yield from kinds(kind)
 
 
+def modules() -> list[ModuleType]:
+    """Every module of the server."""
+    found = [each.name for each in pkgutil.walk_packages(manager.__path__, "manager.")]
+    return [importlib.import_module(name) for name in found if not name.startswith(APART)]
+
+
 def test_every_refusal_has_a_status() -> None:
-    for module in pkgutil.walk_packages(manager.__path__, "manager."):
-        if not module.name.startswith(APART):
-            importlib.import_module(module.name)
-    ours = {kind for kind in kinds() if kind.__module__.startswith("manager.")}
-    assert ours - BEFORE_SERVING == set(STATUS_OF)
+    names = {module.__name__ for module in modules()}
+    assert {kind for kind in kinds() if kind.__module__ in names} - BEFORE_SERVING == set(STATUS_OF)
+
+
+def test_no_refusal_is_kept_to_be_raised_twice() -> None:
+    # every raise adds to an exception's traceback, and so keeps the call that it ended
+    assert [
+        (module.__name__, each)
+        for module in modules()
+        for each in vars(module).values()
+        if isinstance(each, BaseException)
+    ] == []
 
 
 def test_an_error_that_is_no_refusal_is_internal_and_shows_nothing_of_itself() -> None:
@@ -66,15 +80,16 @@ async def test_a_full_queue_says_when_to_come_again(settings: Settings, database
     async with serving(small) as started, calling(started.addresses[0]) as caller:
         await Fleet(database, started, caller).alone()
         async with holding(database, "select pg_advisory_xact_lock(4711, 1)"):
-            calls = [asyncio.ensure_future(caller.tries.TryAddInstance(description())) for _ in range(9)]
+            calls = [asyncio.ensure_future(caller.tries.TryAddInstance(description())) for _ in range(20)]
             async with asyncio.timeout(4):
-                while sum(call.done() for call in calls) < 5:
+                # at most 3 travel together, and 3 wait behind them
+                while sum(call.done() for call in calls) < 14:
                     await asyncio.sleep(0.01)
             refusals = [await refusal(call) for call in calls if call.done()]
         for answer in refusals:
             assert (answer.code, answer.retries) == (grpc.StatusCode.RESOURCE_EXHAUSTED, [1.0])
         served = [answer for answer in await asyncio.gather(*map(outcome, calls)) if isinstance(answer, pb.Bool)]
-        assert [answer.value for answer in served] == [True] * (9 - len(refusals))
+        assert [answer.value for answer in served] == [True] * (20 - len(refusals))
 
 
 async def test_a_kill_that_takes_too_long_says_what_to_do(
