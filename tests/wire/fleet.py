@@ -127,6 +127,15 @@ class Fleet:
         revision: int = await self.database.value("select max(revision) from event")
         return revision
 
+    async def restore(self) -> None:
+        """Lets the database say that its past was changed, as it does after a restore."""
+        await self.database.run("""
+            insert into history_epoch
+                (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
+            select number + 1, system_identifier, timeline, database_oid, event_oid, base_revision, 'restored'
+            from history_epoch order by number desc limit 1
+        """)
+
     async def alone(self) -> None:
         """Returns once the manager itself is registered, so that nothing more happens by itself."""
         while not await self.database.value("select count(*) from instance where id = $1", self.serving.instance_id):

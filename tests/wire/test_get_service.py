@@ -308,11 +308,7 @@ async def test_a_page_token_of_another_history_says_so(lone: Fleet) -> None:
         await lone.add(labels=LABEL)
     wanted = pb.InstanceFilter(labels=LABEL, page_size=1)
     wanted.page_token = (await lone.caller.gets.GetAllInstances(wanted)).next_page_token
-    await lone.database.run("""
-        insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
-        select number + 1, system_identifier, timeline, database_oid, event_oid, base_revision, 'restored'
-        from history_epoch order by number desc limit 1
-    """)
+    await lone.restore()
     answer = await refusal(lone.caller.gets.GetAllInstances(wanted))
     assert (answer.code, answer.reasons) == (grpc.StatusCode.FAILED_PRECONDITION, ["EPOCH_CHANGED"])
 

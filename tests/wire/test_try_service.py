@@ -342,6 +342,19 @@ async def test_who_is_unknown_or_dead_must_terminate(fleet: Fleet) -> None:
         assert await fleet.caller.tries.TryHealthCheck(request(instance)) == refused(pb.REASON_DEAD)
 
 
+async def test_whom_a_restored_database_does_not_know_is_to_register_again_and_not_to_terminate(lone: Fleet) -> None:
+    known, gone, lost = await lone.add(), await dead(lone), unknown()
+    await lone.restore()
+    for _ in range(2):
+        answer = await refusal(lone.caller.tries.TryHealthCheck(request(lost)))
+        assert (answer.code, answer.reasons) == (grpc.StatusCode.FAILED_PRECONDITION, ["EPOCH_CHANGED"])
+        assert "register" in answer.message
+    assert await lone.caller.tries.TryHealthCheck(request(known)) == done()
+    assert await lone.caller.tries.TryHealthCheck(request(gone)) == refused(pb.REASON_DEAD)
+    assert await lone.add(lost) == lost
+    assert await lone.caller.tries.TryHealthCheck(request(lost)) == done()
+
+
 async def test_after_a_kill_was_answered_nobody_below_is_told_to_keep_running(fleet: Fleet) -> None:
     ids = await fleet.chain(5)
     await fleet.kill(ids[0])
