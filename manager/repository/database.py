@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -32,15 +33,29 @@ RETRIED = {"40001", "40P01", "55P03", "0A000"}
 BAD_DATA = ("22", "23", "54")
 
 
-async def connect(url: str, *, name: str, **session: str) -> asyncpg.Connection:
+class Connection(asyncpg.Connection):
+    """`unreplicated` once a commit was reported as done though no synchronous standby has it."""
+
+    unreplicated = False
+
+    def heed(self, message: asyncpg.PostgresLogMessage) -> None:
+        """PostgreSQL commits locally when a wait for a standby is cut short, and says so by a warning alone."""
+        if "synchronous replication" in message.message:
+            self.unreplicated = True
+
+
+async def connect(url: str, *, name: str, **session: str) -> Connection:
     """A bare connection for a libpq address (several hosts, sslmode and the rest included) to its writable server."""
-    return await asyncpg.connect(
+    connection: Connection = await asyncpg.connect(
         url.replace("postgresql+asyncpg://", "postgresql://"),
         timeout=CONNECT_TIMEOUT,
         command_timeout=COMMAND_TIMEOUT,
         target_session_attrs=None if "target_session_attrs" in url else "read-write",
         server_settings={**SESSION, "application_name": f"instance-manager {name}", **session},
+        connection_class=Connection,
     )
+    connection.add_log_listener(Connection.heed)
+    return connection
 
 
 def engine_of(url: str, *, name: str, connections: int = 1, autocommit: bool = False, **session: str) -> AsyncEngine:
@@ -56,6 +71,13 @@ def engine_of(url: str, *, name: str, connections: int = 1, autocommit: bool = F
         pool_timeout=5,
     )
     return engine.execution_options(isolation_level="AUTOCOMMIT") if autocommit else engine
+
+
+async def is_unreplicated(connection: AsyncConnection) -> bool:
+    """Whether its last commit was one that no synchronous standby has."""
+    bare: Any = (await connection.get_raw_connection()).driver_connection
+    found, bare.unreplicated = bare.unreplicated, False
+    return bool(found)
 
 
 class Session:

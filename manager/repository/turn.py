@@ -15,6 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.event import Event
+from manager.domain.refusals import Unavailable
+from manager.repository.database import is_unreplicated
 from manager.repository.state import encode, encode_service
 
 
@@ -59,7 +61,11 @@ left join lateral (select * from history_epoch order by number desc limit 1) e o
 
 @asynccontextmanager
 async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIterator[Turn]:
-    """Runs one turn; raises UnknownHistoryError, having changed nothing, where the newest epoch is another's."""
+    """Runs one turn; on return it is committed, as durably as the database is set up to.
+
+    Raises UnknownHistoryError, having changed nothing, where the newest epoch is of another history, and Unavailable
+    where it is committed here but on no synchronous standby: then nobody knows what a failover would keep.
+    """
     async with connection.begin():
         await connection.execute(LOCK)
         row = (await connection.execute(OPEN)).one()
@@ -70,6 +76,8 @@ async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIter
         await _append(present)
         if notify and present.head > row.head:
             await connection.execute(RING, {"head": str(present.head)})
+    if await is_unreplicated(connection):
+        raise Unavailable("the change is on no standby yet, and may be lost with the primary; retry")
 
 
 APPEND = text("""
