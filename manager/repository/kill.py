@@ -10,10 +10,10 @@ from manager.repository.instances import Known, facts
 from manager.repository.link import ascend
 from manager.repository.turn import Turn
 
-# `walk` goes down by (id, root), never into another aimed-at id, so that each victim has one root cause. The lateral
-# sub-select with `offset 0` keeps the planner on the index: the plain join scans the whole table once a level.
-# Where each victim stands among its root's is its place in the walk, which goes level by level; `union` over the
-# pairs alone, so that the walk ends whatever the links are. Everything below sees the fleet as it was before.
+# `walk` goes down by (id, root), never into another aimed-at id, so that each victim has one root cause. Where each
+# victim stands among its root's is its place in the walk, which goes level by level; `union` over the pairs alone, so
+# that the walk ends whatever the links are. `packed` hides from the planner how many there may be: what it guesses of
+# a walk turns its look-ups by key into scans. Everything below sees the fleet as it was before.
 KILL = text("""
 with recursive aimed as materialized (
     select u.id, u.revision, u.actor, u.note
@@ -28,22 +28,30 @@ with recursive aimed as materialized (
         select l.child_id from parent_link l where l.parent_id = w.id and l.ended_revision is null offset 0) c
     where c.child_id <> all (cast(:ids as uuid[]))
 ), victim as materialized (
-    select w.id, w.root, a.revision, a.actor, a.note, row_number() over () as place,
+    select w.id, w.root, a.revision, row_number() over () as place,
            case when w.id = w.root then cast(:cause as smallint) else cast(3 as smallint) end as cause
     from walk w join aimed a on a.id = w.root
+), packed as materialized (
+    select array_agg(v.id) as ids, array_agg(v.root) as roots, array_agg(v.revision) as revisions,
+           array_agg(v.cause) as causes, array_agg(v.place) as places
+    from victim v
 ), killed as (
-    update instance i set died_at = :now, died_revision = v.revision, death_cause = v.cause, root_cause = v.root
-    from victim v where i.id = v.id and i.died_revision is null
+    update instance i set died_at = :now, died_revision = u.revision, death_cause = u.cause, root_cause = u.root
+    from packed p cross join lateral unnest(p.ids, p.revisions, p.causes, p.roots) u(id, revision, cause, root)
+    where i.id = u.id and i.died_revision is null
 ), unlinked as (
-    update parent_link l set ended_revision = v.revision from victim v
-    where l.child_id = v.id and l.ended_revision is null
+    update parent_link l set ended_revision = u.revision
+    from packed p cross join lateral unnest(p.ids, p.revisions) u(id, revision)
+    where l.child_id = u.id and l.ended_revision is null
 ), silenced as (
-    delete from heartbeat h using victim v where h.instance_id = v.id
+    delete from heartbeat h using packed p cross join lateral unnest(p.ids) u(id) where h.instance_id = u.id
 ), told as (
     insert into event (revision, ordinal, type, instance_id, before, cause, root_cause, actor, note, nonce, at)
-    select v.revision, row_number() over (partition by v.root order by v.place) - 1, 2, v.id, s.state,
-           v.cause, v.root, v.actor, case when v.id = v.root then v.note else '' end, :nonce, :now
-    from victim v cross join lateral (select state from instance_state where id = v.id offset 0) s
+    select a.revision, row_number() over (partition by u.root order by u.place) - 1, 2, u.id, s.state, u.cause, u.root,
+           a.actor, case when u.id = u.root then a.note else '' end, :nonce, :now
+    from packed p cross join lateral unnest(p.ids, p.roots, p.causes, p.places) u(id, root, cause, place)
+    join aimed a on a.id = u.root
+    cross join lateral (select state from instance_state where id = u.id offset 0) s
 )
 select v.root, count(*) as victims from victim v group by v.root
 """)

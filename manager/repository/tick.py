@@ -37,10 +37,14 @@ async def tick(turn: Turn, calls: Sequence[Tick], leases: Leases, patience: Pati
     if timedelta(0) <= gap < pace and not starting:
         return [Outcome.done() for _ in calls]
     await turn.connection.execute(GRANT, {"now": turn.now, "grace": grace_after(gap, starting, patience)})
+    await turn.connection.execute(WIDE)
     await _expire(turn, calls[0].actor, leases)
     await _tell(turn, calls[0].actor)
     return [Outcome.done(turn.head) for _ in calls]
 
+
+# The one pass over all heartbeats; the last operation of its turn, so that it changes no other's plan.
+WIDE = text("set local enable_seqscan = on")
 
 # Three steps: who seems to be due; their rows locked, so that no health check comes in between, and without those
 # that one is writing at this moment; who of the locked is due still. A health check that came first always wins.

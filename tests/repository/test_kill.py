@@ -4,6 +4,8 @@ import asyncio
 from statistics import median
 from time import perf_counter
 
+from sqlalchemy import text
+
 from manager.domain.calls import Kill, Link, Outcome, Reason, Registration
 from manager.domain.instance import Cause, InstanceId, InstanceType
 from manager.presence import new_id
@@ -182,4 +184,22 @@ async def test_a_chain_of_1_000_dies_in_under_100_ms(fleet: Fleet) -> None:
         taken.append(perf_counter() - begun)
     print(f"a chain of 1,000: {', '.join(f'{each * 1000:.0f}' for each in taken)} ms")
     assert median(taken) < 0.1
+    assert await fleet.living() == set()
+
+
+async def test_a_parent_with_thousands_of_children_is_killed_without_a_scan(fleet: Fleet) -> None:
+    """Statistics that know of one parent alone say that all rows belong to it, and made each step down a scan."""
+    scanned = """
+        select sum(seq_scan)::int from pg_stat_user_tables
+        where relname in ('instance', 'parent_link', 'heartbeat', 'service')"""
+    root = await fleet.add()
+    await fleet.do(*(Registration(new_id(), InstanceType.CHROME_BROWSER, parent=root) for _ in range(3_000)))
+    await fleet.sql.execute("analyze")
+    await fleet.connections.turns.close()  # whoever plans now knows those statistics
+    before = await fleet.value(scanned)
+    assert (await fleet.kill(root)).reason is None
+    async with fleet.connections.turns.use() as connection:
+        await connection.execute(text("select pg_stat_force_next_flush()"))
+        await connection.commit()
+    assert await fleet.value(scanned) == before
     assert await fleet.living() == set()
