@@ -1,7 +1,7 @@
 """Registrations: who joins the fleet."""
 
 import json
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Sequence
 
 from sqlalchemy import text
@@ -60,23 +60,17 @@ async def add(turn: Turn, calls: Sequence[Registration], leases: Leases) -> list
 
 
 def _parents_first(calls: Sequence[Registration], known: Known) -> list[int]:
-    """Indices of the calls, each after the one that registers its parent; without those that stand in a ring."""
-    of: dict[InstanceId, list[int]] = defaultdict(list)
-    for index, call in enumerate(calls):
-        of[call.id].append(index)
-    waiting: dict[InstanceId, list[InstanceId]] = defaultdict(list)
-    ready: deque[InstanceId] = deque()
-    for each, (first, *_) in of.items():
-        parent = calls[first].parent
-        if parent in of and parent not in known and each not in known:
-            waiting[parent].append(each)
-        else:
-            ready.append(each)
+    """Indices of the calls, each after one that registers its parent; without those that stand in a ring."""
+    joining = {call.id for call in calls} - known.keys()
+    waiting: dict[InstanceId, list[int]] = defaultdict(list)
     order: list[int] = []
-    while ready:
-        each = ready.popleft()
-        order.extend(of[each])
-        ready.extend(waiting.pop(each, ()))
+    for index, call in enumerate(calls):
+        if call.id in joining and call.parent is not None and call.parent in joining:
+            waiting[call.parent].append(index)
+        else:
+            order.append(index)
+    for index in order:  # which grows meanwhile
+        order.extend(waiting.pop(calls[index].id, ()))
     return order
 
 

@@ -133,6 +133,17 @@ async def test_those_in_a_ring_and_below_it_have_no_parent_to_join(fleet: Fleet)
     assert outcomes[-1] == Outcome.done(1)
 
 
+async def test_a_ring_does_not_refuse_another_registration_of_an_id_in_it(fleet: Fleet) -> None:
+    one, two = new_id(), new_id()
+    outcomes = await fleet.do(browser(two, one), browser(one, two), browser(None, one))
+    assert outcomes == [Outcome.refused(Reason.ID_TAKEN), Outcome.done(2), Outcome.done(1)]
+    itself = new_id()
+    assert await fleet.do(browser(itself, itself), browser(None, itself)) == [
+        Outcome.refused(Reason.ID_TAKEN),
+        Outcome.done(3),
+    ]
+
+
 async def test_those_below_a_refused_parent_are_refused(fleet: Fleet) -> None:
     refused = browser(new_id())
     assert await fleet.do(browser(refused.id), refused) == [UNKNOWN_PARENT] * 2
