@@ -1,24 +1,24 @@
 """Real PostgreSQL for all: one server a session, one migrated template, a copy of it for each test.
 
-In this order: IM_TEST_DATABASE_URL (a superuser's), the embedded binaries, and on request `--db=docker`.
+In this order: IM_TEST_DATABASE_URL (a superuser's), the embedded binaries (or those in IM_POSTGRES_BIN), and on
+request `--db=docker`.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
-from manager.domain.instance import InstanceId
 from manager.embedded import start
-from manager.presence import new_id
 from manager.repository import migrations
 from manager.server import Serving, serve
 from manager.settings import Settings
@@ -76,7 +76,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
     elif request.config.getoption("--db") == "docker":
         yield from _docker()
     else:
-        with start(None, ephemeral=True, durable=False) as postgres:
+        chosen = os.environ.get("IM_POSTGRES_BIN")
+        with start(bin_dir=Path(chosen) if chosen else None, ephemeral=True, durable=False) as postgres:
             yield postgres.url()
 
 
@@ -147,11 +148,3 @@ async def server(settings: Settings) -> AsyncIterator[Serving]:
     """A manager on this test's database."""
     async with serving(settings) as started:
         yield started
-
-
-@pytest.fixture
-def make_id() -> Callable[[], InstanceId]:
-    return new_id
-
-
-Start = Callable[[Settings], AbstractAsyncContextManager[Serving]]
