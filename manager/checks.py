@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from time import monotonic
 
 from manager.domain.calls import Outcome
 from manager.domain.instance import InstanceId
@@ -14,7 +15,7 @@ from manager.repository.heartbeat import Heartbeats, verdicts
 
 log = logging.getLogger(__name__)
 
-ROUNDS = 50
+PATIENCE = 5.0
 PAUSE = 0.02
 
 
@@ -45,12 +46,11 @@ class Checks:
         """Alive is answered only when the time was recorded; whoever could not be is asked about anew."""
         answers: dict[InstanceId, Outcome | Refusal] = {}
         pending = list(ids)
-        for attempt in range(ROUNDS):
-            if attempt:
-                await asyncio.sleep(PAUSE)
-            pending = await self._round(pending, answers)
-            if not pending:
-                return answers
+        until = monotonic() + PATIENCE
+        while pending := await self._round(pending, answers):
+            if monotonic() > until:
+                break
+            await asyncio.sleep(PAUSE)
         return answers | {each: Unavailable("the instance is being changed; retry") for each in pending}
 
     async def _round(

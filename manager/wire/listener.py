@@ -46,6 +46,9 @@ OPTIONS = (
 )
 
 
+EVERY, EVERY_IPV4 = "[::]", "0.0.0.0"  # noqa: S104 - what the operator asked for; the second where there is no IPv6
+
+
 class CannotListen(Refusal):
     """No address to serve on."""
 
@@ -75,7 +78,7 @@ class Listener:
     async def start(self, hosts: Sequence[str], port: int) -> list[str]:
         """Serves on all the hosts, at one port (0: a free one); the addresses."""
         addresses: list[str] = []
-        for host in hosts:
+        for host in (EVERY_IPV4 if each == EVERY and not _available(each, port) else each for each in hosts):
             if _available(host, port):
                 port = self._bind(host, port)
                 addresses.append(f"{host}:{port}")
