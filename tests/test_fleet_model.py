@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -23,15 +24,18 @@ from manager.turns import Policy
 from tests.conftest import Database
 from tests.fleet import Fleet, S, fleet_of, service
 
-EXAMPLES = int(os.environ.get("IM_TEST_EXAMPLES", "100"))
-STEPS = 25
+EXAMPLES = int(os.environ.get("IM_TEST_EXAMPLES", "60"))
+STEPS = 40
 
 # Long, so that no run of the suite is slow enough to make anybody older than the machine means.
 LEASES = leases(Lease(1_000 * S, 1_000 * S), Lease(2_000 * S, 3_000 * S))
 POLICY = Policy(LEASES, Patience(outage_after=10_000 * S, outage_grace=S), pace=S)
-SILENCES = (1_500, 3_000, 8_000)
+SILENCES = (1_500, 4_500, 8_000)
 
-IDS = [InstanceId(UUID(int=number)) for number in range(1, 15)]
+# Those that are registered at the beginning, and those that may join.
+ALONE = [InstanceId(UUID(int=number)) for number in range(1, 6)]
+TREES = [InstanceId(UUID(int=number)) for number in range(11, 16)]
+OTHERS = [InstanceId(UUID(int=number)) for number in range(21, 25)]
 
 T = TypeVar("T")
 
@@ -365,8 +369,9 @@ def stored(model: Model) -> dict[InstanceId, tuple[object, ...]]:
 
 # ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-ids = st.sampled_from(IDS)
+ids = st.sampled_from(ALONE + TREES + OTHERS)
 types = st.sampled_from([InstanceType.CHROME_BROWSER, InstanceType.VLLM])
+alone = st.sampled_from(ALONE)
 hostnames = st.sampled_from(["a", "b"])
 timeouts = st.sampled_from([None, 500 * S])
 services = st.sampled_from([service(port) for port in (1, 2, 3)])
@@ -388,7 +393,7 @@ links = st.builds(Link, parent=ids, child=ids)
 kills = st.builds(Kill, id=ids)
 checks = st.builds(Check, id=ids)
 # many links and few kills, since dying is final
-calls = st.one_of(registrations, registrations, updates, offers, links, links, links, kills, checks, checks)
+calls = st.one_of(registrations, registrations, updates, offers, offers, links, links, links, kills, checks, checks)
 
 
 class FleetMachine(RuleBasedStateMachine):
@@ -400,14 +405,15 @@ class FleetMachine(RuleBasedStateMachine):
         self.model = Model()
         world.wait(world.reset())
 
-    @initialize(parents=st.lists(st.none() | st.integers(0, 6), min_size=8, max_size=8))
+    @initialize(parents=st.lists(st.none() | st.integers(0, 4), min_size=5, max_size=5))
     def begin(self, parents: list[int | None]) -> None:
-        """A fleet in which most calls have something to do."""
-        at_once = [
-            (0, Registration(IDS[place], InstanceType.CHROME_BROWSER, parent=IDS[parent] if parent else None))
-            for place, parent in enumerate(parents)
+        """A fleet in which most calls have something to do: some alone, and some trees."""
+        alone = [Registration(each, InstanceType.CHROME_BROWSER) for each in ALONE]
+        trees = [
+            Registration(each, InstanceType.VLLM, parent=None if parent is None else TREES[parent])
+            for each, parent in zip(TREES, parents, strict=True)
         ]
-        self.ask(*at_once)
+        self.ask(*((0, each) for each in alone + trees))
 
     def ask(self, *at_once: tuple[int, Asked]) -> list[Outcome]:
         outcomes = self.world.wait(self.world.ask(at_once))
@@ -422,7 +428,7 @@ class FleetMachine(RuleBasedStateMachine):
         answers = [self.ask(((manager + each) % 2, call))[0] for each in range(times)]
         assert answers == answers[:1] * times
 
-    @rule(of=ids, content=updates, guess=st.integers(0, 1), manager=managers, times=times)
+    @rule(of=st.sampled_from(ALONE + TREES), content=updates, guess=st.integers(0, 1), manager=managers, times=times)
     def guarded_update(self, of: InstanceId, content: Update, guess: int, manager: int, times: int) -> None:
         """An update by somebody who knows the present revision, or only an older one."""
         one = self.model.fleet.get(of)
@@ -436,6 +442,24 @@ class FleetMachine(RuleBasedStateMachine):
             ((manager + place + each) % 2, call) for place, (call, times) in enumerate(at_once) for each in range(times)
         ]
         self.ask(*some)
+
+    @rule(
+        ends=st.lists(st.tuples(st.sampled_from(ALONE), st.sampled_from(ALONE)), min_size=3, max_size=8),
+        manager=managers,
+    )
+    def many_links(self, ends: list[tuple[InstanceId, InstanceId]], manager: int) -> None:
+        """Links among a few, which close rings together: half of them in one turn."""
+        self.ask(*((place * manager % 2, Link(*pair)) for place, pair in enumerate(ends)))
+
+    @rule(of=st.sets(st.sampled_from(TREES), min_size=2, max_size=3), manager=managers)
+    def many_kills(self, of: set[InstanceId], manager: int) -> None:
+        """Kills among a few, who are often below each other."""
+        self.ask(*((place * manager % 2, Kill(each)) for place, each in enumerate(sorted(of))))
+
+    @rule(some=st.lists(registrations, min_size=3, max_size=8), manager=managers)
+    def many_registrations(self, some: list[Registration], manager: int) -> None:
+        """Registrations that may be each other's parents, in any order, or other content of one id."""
+        self.ask(*((place * manager % 2, each) for place, each in enumerate(some)))
 
     @rule(of=st.sets(ids, min_size=1, max_size=3), seconds=st.sampled_from(SILENCES))
     def fall_silent(self, of: set[InstanceId], seconds: int) -> None:
@@ -502,6 +526,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.world.wait(self.world.replay())
 
 
+@pytest.mark.timeout(900)  # a failure is made small before it is told
 async def test_the_fleet_is_as_its_model_whatever_is_asked_of_two_managers(database: Database) -> None:
     async with fleet_of(database, POLICY) as one, fleet_of(database, POLICY, actor="another") as two:
         world = World((one, two), asyncio.get_running_loop())
