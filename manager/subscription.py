@@ -20,7 +20,10 @@ LAST = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One message: a sight (none for a bookmark), the place after it, and whether its revision ends with it."""
+    """One message: a sight (none for a bookmark), the place after it, and whether its revision ends with it.
+
+    A bookmark at a place within a revision, where a subscriber went on, can speak of the one before it alone.
+    """
 
     place: ResumeToken
     sight: Sight | None = None
@@ -47,11 +50,14 @@ class Subscription:
         Raises EpochChanged, HistoryGone or Unavailable where it cannot go on.
         """
         held: Update | None = None
-        whole, due = True, 0.0
+        due = 0.0
+        whole = not bookmarks or await self._begins_whole()
+        if not whole:
+            yield Update(self.place)
         while True:
             if bookmarks and whole and monotonic() >= due and self._feed.fresh:
                 due = monotonic() + BOOKMARK_EVERY
-                yield Update(self.place)
+                yield Update(self.place, last=True)
             for told in await self._next():
                 for update in await self._see(told):
                     if held:
@@ -61,6 +67,10 @@ class Subscription:
                 if told.last and held:
                     yield replace(held, last=True)
                     held = None
+
+    async def _begins_whole(self) -> bool:
+        async with self._readers.use() as connection:
+            return await history.is_whole(connection, self.place)
 
     async def _next(self) -> Sequence[Told]:
         """The next events, at most a page of them; none when nothing came for a while."""

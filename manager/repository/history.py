@@ -129,6 +129,19 @@ async def judge(connection: AsyncConnection, place: ResumeToken) -> UUID:
     return newest
 
 
+REST = text("""
+select exists (select from event where revision = :revision and ordinal > :ordinal)
+""")
+
+
+async def is_whole(connection: AsyncConnection, place: ResumeToken) -> bool:
+    """Whether nothing of the place's revision comes after it."""
+    if place.part:
+        return False
+    rest = await connection.execute(REST, {"revision": place.revision, "ordinal": place.ordinal})
+    return not rest.scalar_one()
+
+
 def changed() -> EpochChanged:
     """What is said of a place in another history."""
     return EpochChanged("the resume_token is of another history of the database: list again, and go on from there")

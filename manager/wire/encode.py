@@ -87,7 +87,7 @@ FULL = (EventType.ADDED, EventType.UPDATED, EventType.RECOVERED)
 def update(value: Update) -> bytes:
     """An InstanceUpdate, serialized. What all subscribers are sent alike is made once."""
     if value.sight is None:
-        return bookmark(value.place)
+        return bookmark(value.place, value.place.revision if value.last else value.place.revision - 1)
     content = _sight(value.sight, value.place)
     return content + END_OF_REVISION if value.last else content
 
@@ -131,9 +131,9 @@ def _why(sight: Sight, message: pb.InstanceUpdate) -> None:
         message.root_cause_id = str(sight.told.root)
 
 
-def bookmark(place: ResumeToken) -> bytes:
+def bookmark(place: ResumeToken, revision: int) -> bytes:
     """Everything up to this revision was sent."""
-    message = pb.InstanceUpdate(event_type=pb.BOOKMARK, revision=place.revision, resume_token=resume_token(place))
+    message = pb.InstanceUpdate(event_type=pb.BOOKMARK, revision=revision, resume_token=resume_token(place))
     return message.SerializeToString()
 
 
