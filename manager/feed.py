@@ -10,11 +10,10 @@ import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 from time import monotonic
-from uuid import UUID
 
 from manager.domain.event import Told
 from manager.domain.filter import ResumeToken
-from manager.domain.refusals import Unavailable
+from manager.domain.refusals import EpochChanged, HistoryGone, Unavailable
 from manager.repository import history
 from manager.repository.database import Readers, refusal_of
 
@@ -43,7 +42,7 @@ class Feed:
         self._read_at = 0.0
         self._closed = False
         self.heard = False  # whether somebody rings; if not, the history is asked more often
-        self.epoch: UUID | None = None
+        self.begun = 0  # how often it began anew: then every place has to be judged anew
         self.place: ResumeToken | None = None
 
     def ring(self) -> None:
@@ -56,15 +55,18 @@ class Feed:
         return monotonic() - self._read_at < FRESH_FOR
 
     def since(self, key: Key) -> Sequence[Told] | None:
-        """The events after a place, oldest first, as far as they were read; None where the ring begins later."""
+        """The events after a place, oldest first, as far as they were read; None where the ring begins later.
+
+        Raises Unavailable when the server stops.
+        """
+        if self._closed:
+            raise Unavailable("this server is stopping: subscribe again elsewhere, with the last resume_token")
         if self._start is None or key < self._start:
             return None
         return self._ring[bisect_right(self._keys, key) :]
 
     async def moved(self, timeout: float) -> None:
-        """Returns when something was read, or after `timeout` seconds. Raises Unavailable when the server stops."""
-        if self._closed:
-            raise Unavailable("this server is stopping: subscribe again elsewhere, with the last resume_token")
+        """Returns when something was read, or after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 await self._moved.wait()
@@ -99,20 +101,30 @@ class Feed:
         self._rung.clear()
 
     async def _catch_up(self) -> None:
+        try:
+            await self._read()
+        except (EpochChanged, HistoryGone) as refusal:
+            log.warning("the history is read from its head on: %s", refusal)
+            async with self._readers.use() as connection:
+                self._begin(await history.head(connection))
+        else:
+            self._read_at = monotonic()
+
+    async def _read(self) -> None:
         async with self._readers.use() as connection:
             place = self.place or self._begin(await history.head(connection))
             more = True
             while more:
-                page = await history.read(connection, (place.revision, place.ordinal), PAGE)
-                if page.epoch == self.epoch:
+                page = await history.read(connection, (place.revision, place.ordinal), PAGE, nonce=place.nonce)
+                if page.epoch == place.epoch:
                     place, more = self._take(page.events) or place, page.more
                 else:
                     place = self._begin(await history.head(connection))
-        self._read_at = monotonic()
 
     def _begin(self, place: ResumeToken) -> ResumeToken:
-        """Starts anew at a place: at first, and when the history is another one."""
-        self.place, self.epoch = place, place.epoch
+        """Starts anew at a place: at first, and where the history is another one or was cut off behind it."""
+        self.place = place
+        self.begun += 1
         self._start = (place.revision, place.ordinal)
         self._ring, self._keys, self._bytes = [], [], 0
         self._wake()
@@ -134,10 +146,13 @@ class Feed:
         """Keeps the ring within its bounds, a quarter at a time."""
         if len(self._ring) <= self._events and self._bytes <= self._size:
             return
-        cut = len(self._ring) - self._events * 3 // 4
-        while cut < len(self._ring) and sum(each.size for each in self._ring[cut:]) > self._size * 3 // 4:
-            cut += max(1, (len(self._ring) - cut) // 4)
-        cut = max(cut, 1)
+        room, kept = self._size * 3 // 4, 0
+        for each in reversed(self._ring[-(self._events * 3 // 4) :]):
+            room -= each.size
+            if room < 0:
+                break
+            kept += 1
+        cut = len(self._ring) - kept
         self._start = self._keys[cut - 1]
         del self._ring[:cut], self._keys[:cut]
         self._bytes = sum(each.size for each in self._ring)

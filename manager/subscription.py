@@ -1,5 +1,6 @@
 """A subscription: a place in the history that moves on, seen through a lens."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -38,7 +39,7 @@ class Subscription:
         self._readers = readers
         self._wanted = wanted
         self._lens = lens
-        self._epoch = place.epoch
+        self._begun = 0  # of the feed, when the place was last judged
         # in the middle of an event: it is seen once more, and its first parts are left out
         self._skip = place.part
         self._key: Key = (place.revision, place.ordinal - 1 if place.part else place.ordinal)
@@ -74,29 +75,34 @@ class Subscription:
 
     async def _next(self) -> Sequence[Told]:
         """The next events, at most a page of them; none when nothing came for a while."""
-        if self._feed.epoch != self._epoch:
-            async with self._readers.use() as connection:
-                self._epoch = await history.judge(connection, self.place)
+        while self._feed.begun != self._begun:
+            await self._judge()
         told = self._feed.since(self._key)
         if told is None:
             told = await self._read()
-        if not told:
+        if told:
+            await asyncio.sleep(0)  # a reader who is far behind, or is shown nothing of it, is not alone
+        else:
             await self._feed.moved(PATIENCE)
         return told[:PAGE]
+
+    async def _judge(self) -> None:
+        begun = self._feed.begun
+        async with self._readers.use() as connection:
+            await history.judge(connection, self.place)
+        self._begun = begun
 
     async def _read(self) -> Sequence[Told]:
         """From the table, where the ring begins too late."""
         async with self._readers.use() as connection:
-            page = await history.read(connection, self._key, PAGE)
-            if page.epoch != self._epoch:
-                self._epoch = await history.judge(connection, self.place)
-                return ()
+            page = await history.read(connection, self._key, PAGE, nonce=self.place.nonce)
         return page.events
 
     async def _see(self, told: Told) -> list[Update]:
         sights = await self._sights(told)
         places = [*(told.place(part) for part in range(1, len(sights))), told.place()]
-        skip, self._skip = self._skip, 0
+        # as many as there are, or more, were sent by another filter: nothing is left out for that
+        skip, self._skip = self._skip if self._skip < len(sights) else 0, 0
         return [Update(place, sight) for place, sight in zip(places, sights, strict=False)][skip:]
 
     async def _sights(self, told: Told) -> list[Sight]:
@@ -116,7 +122,8 @@ class Subscription:
         revision = self.place.revision - 1
         try:
             passed = await self._between((revision, LAST))
-        except HistoryGone:  # the place is the end of what was trimmed, so it is the end of its revision
+        except HistoryGone:
+            await self._judge()  # still good: so it is the end of what was trimmed, and the end of its revision
             revision, passed = self.place.revision, []
         async with self._readers.use() as connection:
             self._lens.begin(await history.tree(connection, self._wanted.subtree_of, revision))

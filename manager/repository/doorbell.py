@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from secrets import token_hex
 from typing import Any, Protocol
 
@@ -49,12 +50,17 @@ class Doorbell:
     async def _listen(self) -> None:
         connection = await connect(self._url, name="doorbell")
         try:
+            lost = asyncio.Event()
+            connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CHANNEL, self._ring)
             self._listener.heard = True
             self._listener.ring()  # what was committed before LISTEN took effect rang nobody
-            while True:
+            while not lost.is_set():
                 await self._probe(connection)
-                await asyncio.sleep(ECHO_EVERY)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ECHO_EVERY):
+                        await lost.wait()
+            raise ConnectionResetError("the connection was closed")
         finally:
             connection.terminate()
 

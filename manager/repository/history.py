@@ -42,7 +42,9 @@ class Page:
 
 # One row at least, so that the epoch and what is kept are of the same snapshot as the events.
 READ = text("""
-select p.epoch, c.compacted_revision, c.compacted_ordinal, e.*
+select p.epoch, c.compacted_revision, c.compacted_ordinal,
+       coalesce((select b.nonce from event b where b.revision = :revision order by b.ordinal limit 1),
+                case when c.compacted_revision = :revision then c.compacted_nonce end) as begun, e.*
 from control c
 cross join lateral (select epoch from history_epoch order by number desc limit 1) p
 left join lateral (
@@ -54,14 +56,19 @@ order by e.revision, e.ordinal
 """)
 
 
-async def read(connection: AsyncConnection, after: tuple[int, int], limit: int) -> Page:
-    """Up to `limit` events after a (revision, ordinal). Raises HistoryGone where some of them are no longer kept."""
+async def read(connection: AsyncConnection, after: tuple[int, int], limit: int, *, nonce: int | None = None) -> Page:
+    """Up to `limit` events after a (revision, ordinal). Raises HistoryGone where some of them are no longer kept.
+
+    Raises EpochChanged where the revision is not, or no longer, the one with that nonce.
+    """
     revision, ordinal = after
     place = {"revision": revision, "ordinal": ordinal, "limit": limit + 1}
     rows = (await connection.execute(READ, place)).all()
     kept = rows[0].compacted_revision
     if after < (kept, rows[0].compacted_ordinal):
         raise gone(kept)
+    if nonce is not None and rows[0].begun != nonce:
+        raise changed()
     events = [_told(row) for row in rows if row.revision is not None]
     for each, following in pairwise(events):
         each.last = each.revision != following.revision

@@ -51,8 +51,8 @@ class SubscribeService(grpc_pb.SubscribeServiceServicer):
         place: ResumeToken | None = None
         try:
             async for content, after in self._stream(request, context):
+                place = after  # what has been given to the transport arrives, and before any status
                 yield cast(pb.InstanceUpdate, content)
-                place = after  # only now it is known to have been taken
         except NothingTaken as error:
             raise Stalled(str(error), encode.resume_token(place) if place else b"") from None
         finally:
