@@ -105,7 +105,8 @@ parent_link = Table(
     PrimaryKeyConstraint("child_id", name="parent_link_pkey"),
     _check("parent_link_not_itself", "child_id <> parent_id"),
     _check("parent_link_order", "ended_revision >= revision"),
-    Index("parent_link_children", "parent_id", postgresql_where=text("ended_revision is null")),
+    # the ended ones too: for those who ask what was, and so that a parent can be buried
+    Index("parent_link_children", "parent_id", "ended_revision"),
 )
 
 service = Table(

@@ -65,7 +65,7 @@ create table parent_link (
     constraint parent_link_not_itself check (child_id <> parent_id),
     constraint parent_link_order check (ended_revision >= revision)
 );
-create index parent_link_children on parent_link (parent_id) where ended_revision is null;
+create index parent_link_children on parent_link (parent_id, ended_revision);
 
 create table service (
     instance_id uuid not null,
@@ -379,10 +379,11 @@ language plpgsql security definer set search_path = pg_catalog, public, pg_temp 
 declare
     deleted integer;
 begin
-    delete from public.event where (revision, ordinal) in (
-        select e.revision, e.ordinal from public.event e
+    -- by their places: joined with so many as a limit may let through, they would be looked for all over the table
+    delete from public.event where ctid = any(array(
+        select e.ctid from public.event e
         where e.revision <= (select c.compacted_revision from public.control c)
-        order by e.revision, e.ordinal limit events for update skip locked);
+        order by e.revision, e.ordinal limit events for update skip locked));
     get diagnostics deleted = row_count;
     return deleted;
 end $$;
@@ -390,12 +391,16 @@ end $$;
 create function bury_dead(instances integer) returns integer
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
+    compacted bigint;
+    oldest_kept timestamptz;
     buried integer;
 begin
-    delete from public.instance where id in (
-        select i.id from public.instance i cross join public.control c
-        where i.died_revision <= c.compacted_revision and i.died_at < clock_timestamp() - c.tombstones_kept
-        order by i.died_at limit instances for update of i skip locked);
+    select c.compacted_revision, clock_timestamp() - c.tombstones_kept into compacted, oldest_kept
+    from public.control c;
+    delete from public.instance where id = any(array(
+        select i.id from public.instance i
+        where i.died_revision is not null and i.died_at < oldest_kept and i.died_revision <= compacted
+        order by i.died_at limit instances for update skip locked));
     get diagnostics buried = row_count;
     return buried;
 end $$;
