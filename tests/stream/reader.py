@@ -141,9 +141,12 @@ class Stream:
 
 @asynccontextmanager
 async def listening(
-    address: str, story: Story | None = None, *, token: bytes = b"", **fields: Any
+    address: str, story: Story | None = None, *, token: bytes = b"", narrow: bool = False, **fields: Any
 ) -> AsyncIterator[Stream]:
-    """A subscription on a channel of its own, from `token` on; `story` goes on where one is given."""
+    """A subscription on a channel of its own, from `token` on; `story` goes on where one is given.
+
+    A `narrow` one lets the transport keep little of what was not read.
+    """
     story = story or Story(pb.SubscribeRequest(**fields))
     request = pb.SubscribeRequest()
     request.CopyFrom(story.request)
@@ -151,7 +154,9 @@ async def listening(
         request.ClearField("send_initial_state")
         request.resume_token = token
     # never slow to find a server again that was away for a moment
-    options = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.use_local_subchannel_pool", 1))
+    options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.use_local_subchannel_pool", 1)]
+    if narrow:
+        options += [("grpc.http2.lookahead_bytes", 65_536), ("grpc.http2.bdp_probe", 0)]
     async with aio.insecure_channel(address, options=options) as channel:
         call = SubscribeServiceStub(channel).SubscribeToInstanceUpdates(request, metadata=VERSION)
         stream = Stream(call, story, token)
