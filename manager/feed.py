@@ -20,6 +20,8 @@ from manager.repository.database import Readers, refusal_of
 log = logging.getLogger(__name__)
 
 PAGE = 1_000
+PAGE_BEHIND = 500
+PAGES = 20
 POLL = 1.0
 POLL_UNHEARD = 0.075
 FRESH_FOR = 4.0
@@ -37,6 +39,8 @@ class Feed:
         self._keys: list[Key] = []
         self._bytes = 0
         self._start: Key | None = None  # the ring holds everything after it
+        self._behind = asyncio.Lock()
+        self._pages: dict[tuple[Key, int], Sequence[Told]] = {}
         self._rung = asyncio.Event()
         self._moved = asyncio.Event()
         self._read_at = 0.0
@@ -64,6 +68,24 @@ class Feed:
         if self._start is None or key < self._start:
             return None
         return self._ring[bisect_right(self._keys, key) :]
+
+    async def behind(self, key: Key, nonce: int) -> Sequence[Told]:
+        """The events after a place, from the table. One reads at a time, and those at the same place read together.
+
+        So a long change, which all are behind at once, is read from the table once and not once for each, and
+        nobody who is far behind takes the connections from those who only ask. Raises EpochChanged, HistoryGone.
+        """
+        async with self._behind:
+            events = self._pages.get((key, nonce))
+            if events is None:
+                async with self._readers.use() as connection:
+                    page = await history.read(connection, key, PAGE_BEHIND, nonce=nonce)
+                events = page.events
+                if page.more:  # the last page is not whole yet
+                    self._pages[key, nonce] = events
+                if len(self._pages) > PAGES:
+                    del self._pages[next(iter(self._pages))]
+        return events
 
     async def moved(self, timeout: float) -> None:
         """Returns when something was read, or after `timeout` seconds."""
@@ -127,6 +149,7 @@ class Feed:
         self.begun += 1
         self._start = (place.revision, place.ordinal)
         self._ring, self._keys, self._bytes = [], [], 0
+        self._pages = {}
         self._wake()
         return place
 

@@ -79,7 +79,7 @@ class Subscription:
             await self._judge()
         told = self._feed.since(self._key)
         if told is None:
-            told = await self._read()
+            told = await self._feed.behind(self._key, self.place.nonce)
         if told:
             await asyncio.sleep(0)  # a reader who is far behind, or is shown nothing of it, is not alone
         else:
@@ -91,12 +91,6 @@ class Subscription:
         async with self._readers.use() as connection:
             await history.judge(connection, self.place)
         self._begun = begun
-
-    async def _read(self) -> Sequence[Told]:
-        """From the table, where the ring begins too late."""
-        async with self._readers.use() as connection:
-            page = await history.read(connection, self._key, PAGE, nonce=self.place.nonce)
-        return page.events
 
     async def _see(self, told: Told) -> list[Update]:
         sights = await self._sights(told)
