@@ -34,6 +34,8 @@ CRITERIA = {
         ) select id from down))""",
 }
 
+# `seen` has nobody who is not on the page; the join is full since that one is never done row by row, as the planner
+# would a left one, knowing of neither how many there are.
 PAGE = """
 with page as materialized (
     select i.id from instance i
@@ -43,8 +45,8 @@ with page as materialized (
     select l.instance_id, l.last_seen, l.stale from lease l where l.instance_id = any(array(select id from page))
 )
 select w.*, seen.last_seen, coalesce(seen.stale, false) as stale
-from page cross join lateral (select * from instance_whole where id = page.id offset 0) w
-left join seen on seen.instance_id = page.id
+from page full join seen on seen.instance_id = page.id
+cross join lateral (select * from instance_whole where id = page.id offset 0) w
 order by w.id
 """
 
