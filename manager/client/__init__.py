@@ -1,5 +1,20 @@
-"""The Python client of the Instance Manager: `Client` for calls, `Instance` for being one. Needs asyncio and grpcio."""
+"""The Python client of the Instance Manager: `Client` for calls, `Instance` for being one, `Fleet` for knowing all.
 
+Needs asyncio and grpcio.
+"""
+
+from manager.client.change import (
+    Added,
+    BecameStale,
+    Change,
+    Linked,
+    Recovered,
+    Removed,
+    Resynced,
+    ServiceAdded,
+    Updated,
+)
+from manager.client.changes import Changes
 from manager.client.connection import Client
 from manager.client.errors import (
     DeadlineError,
@@ -16,8 +31,10 @@ from manager.client.errors import (
     UnavailableError,
     Violation,
 )
+from manager.client.fleet import Fleet, Wanted
 from manager.client.ids import new_id
 from manager.client.instance import Instance, Memory, Owner, Policy
+from manager.client.member import Endpoint, Member
 from manager.client.notices import (
     BackInReach,
     End,
@@ -30,18 +47,26 @@ from manager.client.notices import (
 )
 
 __all__ = [
+    "Added",
     "BackInReach",
+    "BecameStale",
+    "Change",
+    "Changes",
     "Client",
     "DeadlineError",
     "DeniedError",
     "End",
     "Ending",
+    "Endpoint",
     "EpochChangedError",
     "ExhaustedError",
+    "Fleet",
     "HistoryTooOldError",
     "Instance",
     "InvalidRequestError",
+    "Linked",
     "ManagerError",
+    "Member",
     "Memory",
     "MetricsFailed",
     "NotFoundError",
@@ -52,9 +77,15 @@ __all__ = [
     "Policy",
     "PreconditionError",
     "ProtoVersionError",
+    "Recovered",
     "RefusedError",
     "RegisteredAgain",
+    "Removed",
+    "Resynced",
+    "ServiceAdded",
     "UnavailableError",
+    "Updated",
     "Violation",
+    "Wanted",
     "new_id",
 ]
