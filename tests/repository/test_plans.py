@@ -129,7 +129,9 @@ async def crowd(cluster: str, template: str) -> AsyncIterator[Database]:
     await connection.close()
     print(f"2,100,000 instances in {perf_counter() - begun:.0f} s")
     yield database
-    await _recreate(cluster, name)
+    connection = await asyncpg.connect(cluster)
+    await connection.execute(f'drop database "{name}" with (force)')
+    await connection.close()
 
 
 @pytest.fixture
