@@ -102,6 +102,13 @@ def test_every_setting_is_documented() -> None:
     assert set(Settings.model_fields) <= documented
 
 
+def test_every_promise_names_tests_that_exist() -> None:
+    promises = (ROOT / "docs/guarantees.md").read_text()
+    named = set(re.findall(r"`((?:tests|docs)/[\w/.]+)`", promises))
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_verb_is_in_the_changelog() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert [verb for verb in VERBS if f"`{verb}`" not in changelog] == []
