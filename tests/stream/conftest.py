@@ -10,7 +10,9 @@ import asyncpg
 import pytest
 
 from manager import subscription
+from manager.domain.filter import ResumeToken
 from manager.settings import Settings
+from manager.wire import encode
 from tests.conftest import PASSWORD, Database, at, serving
 from tests.stream.plain import Fact, facts
 from tests.stream.reader import Story, listening
@@ -44,6 +46,15 @@ class Managers:
         async with listening(self.addresses[replica], again, token=token) as stream:
             await stream.until(upto)
         return again
+
+
+async def beginning(database: Database) -> bytes:
+    """A token after the first event of all."""
+    (row,) = await database.run(
+        "select h.epoch, e.revision, e.ordinal, e.nonce from event e cross join history_epoch h"
+        " order by e.revision, e.ordinal, h.number limit 1"
+    )
+    return encode.resume_token(ResumeToken(*row))
 
 
 @asynccontextmanager

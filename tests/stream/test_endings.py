@@ -20,7 +20,7 @@ from manager.settings import Settings
 from manager.wire import decode, encode
 from tests.conftest import Database, serving
 from tests.stream.changes import Changes
-from tests.stream.conftest import Managers, managers_of
+from tests.stream.conftest import Managers, beginning, managers_of
 from tests.stream.reader import Story, listening, place_of, refused, said
 from tests.stream.validators import broken
 from tests.wire.caller import Refused, refusal
@@ -182,7 +182,7 @@ async def test_a_slow_reader_of_a_trimmed_history_is_told_and_never_given_a_hole
     for _ in range(200):
         await alone.fleet.add(labels=LARGE)
     history = await alone.history()
-    begun = encode.resume_token(await first_place(alone.database))
+    begun = await beginning(alone.database)
     async with listening(alone.addresses[1], token=begun, narrow=True) as slow:
         await slow.take(10)
         await trim(alone.database)
@@ -192,14 +192,6 @@ async def test_a_slow_reader_of_a_trimmed_history_is_told_and_never_given_a_hole
     got = [(each.revision, each.instance_id) for each in slow.story.updates]
     assert got == [(each.revision, each.instance) for each in history][1 : len(got) + 1]
     assert 10 < len(got) < 200
-
-
-async def first_place(database: Database) -> ResumeToken:
-    """After the first event of all."""
-    (row,) = await database.run(
-        "select h.epoch, e.revision, e.ordinal, e.nonce from event e, history_epoch h where e.revision = 1"
-    )
-    return ResumeToken(*row)
 
 
 # ── readers who take nothing ─────────────────────────────────────────────────────────────────────────────────────────

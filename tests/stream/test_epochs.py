@@ -1,0 +1,189 @@
+"""A database that was promoted, restored or copied is another history: old tokens are judged, and nobody is misled."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+
+from manager.embedded import start
+from manager.pb import instance_manager_pb2 as pb
+from manager.settings import Settings
+from tests.conftest import Database, at
+from tests.stream import standby
+from tests.stream.changes import Changes
+from tests.stream.conftest import Managers, beginning, managers_of
+from tests.stream.plain import facts
+from tests.stream.reader import Story, Stream, listening, place_of, refused
+from tests.stream.validators import Case, broken
+from tests.wire.caller import Refused
+
+EVERYTHING = [pb.EventType.ValueType(each) for each in range(1, 9)]
+
+
+def on(settings: Settings, database: Database) -> Settings:
+    return settings.model_copy(update={"database_url": database.url})
+
+
+async def recorded(managers: Managers, count: int, story: Story | None = None) -> list[pb.InstanceUpdate]:
+    """Some changes, and what a subscriber was told of them."""
+    story = story or Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
+    async with listening(managers.addresses[0], story, token=story.token) as stream:
+        return await stream.until(await Changes(count).many(managers.callers[0], count))
+
+
+async def judged(managers: Managers, kept: Sequence[pb.InstanceUpdate], lost: Sequence[pb.InstanceUpdate]) -> None:
+    """Tokens of what both histories have give exactly the rest; those of the other one alone are told so."""
+    story = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
+    async with listening(managers.addresses[0], story, token=kept[-1].resume_token) as stream:
+        name = await managers.fleet.add()
+        news = await stream.until(await managers.fleet.head())
+    assert news[-1].instance_id == name
+    for number, each in list(enumerate(kept))[-7:]:
+        again = await managers.rest(each.resume_token, story, news[-1].revision, replica=0)
+        got = [each for each in again.updates if each.event_type != pb.BOOKMARK]
+        assert [said(each) for each in got] == [said(each) for each in [*kept[number + 1 :], *news]]
+    for each in lost:
+        told_so(await refused(managers.addresses[0], token=each.resume_token))
+
+
+def said(update: pb.InstanceUpdate) -> tuple[object, ...]:
+    """A message without its token, which names the epoch in which it was given."""
+    return (*place_of(update.resume_token), update.event_type, update.instance_id, update.end_of_revision)
+
+
+def told_so(answer: Refused) -> None:
+    assert answer.code == grpc.StatusCode.FAILED_PRECONDITION
+    assert answer.reasons == ["EPOCH_CHANGED"]
+
+
+async def epochs(database: Database) -> list[int]:
+    """Where each began."""
+    return [row["base_revision"] for row in await database.run("select * from history_epoch order by number")]
+
+
+# ── an operator's word ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("notify", [True, False], ids=["notified", "polling"])
+async def test_an_epoch_that_changes_nothing_ends_no_stream(
+    notify: bool, database: Database, settings: Settings, often: None
+) -> None:
+    async with managers_of(database, settings.model_copy(update={"notify": notify}), 2) as managers:
+        before = await recorded(managers, 20)
+        story = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
+        async with listening(managers.addresses[1], story, token=before[10].resume_token) as stream:
+            await stream.until(before[-1].revision)
+            await database.run(
+                "insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid,"
+                " base_revision, reason) select number + 1, system_identifier, timeline, database_oid, event_oid,"
+                " (select max(revision) from event), 'an operator said so' from history_epoch"
+            )
+            head = await Changes(2).many(managers.callers[0], 20)
+            await stream.until(head)
+        assert broken(await managers.case(story, head)) == {}
+        await judged(managers, before, [])
+        assert len(await epochs(database)) == 2
+
+
+# ── dumps ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["the same cluster", "a fresh cluster"])
+async def test_a_restored_dump_is_another_history(
+    fresh: bool, cluster: str, database: Database, settings: Settings, often: None, tmp_path: Path
+) -> None:
+    story = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
+    async with managers_of(database, settings, 1) as managers:
+        kept = await recorded(managers, 20, story)
+        await standby.dump(database, tmp_path / "dump")
+        lost = await recorded(managers, 10, story)
+    name = f"{database.name}_restored"
+    if not fresh:
+        restored = await standby.restore(tmp_path / "dump", at(cluster, database=name))
+        await judge_restored(restored, settings, kept, lost)
+        await database.run(f'drop database "{name}" with (force)')
+        return
+    with start(None, ephemeral=True, durable=False) as other:
+        await standby.roles(cluster, other.url())
+        restored = await standby.restore(tmp_path / "dump", other.url(database=name))
+        await judge_restored(restored, settings, kept, lost)
+
+
+async def judge_restored(
+    restored: Database,
+    settings: Settings,
+    kept: Sequence[pb.InstanceUpdate],
+    lost: Sequence[pb.InstanceUpdate],
+) -> None:
+    async with managers_of(restored, on(settings, restored), 1) as managers:
+        assert len(await epochs(restored)) == 2
+        assert (await epochs(restored))[1] == kept[-1].revision
+        # until it has grown past them the lost are of the future, and then of another history
+        await judged(managers, kept, lost)
+        await Changes(9).many(managers.callers[0], 40)
+        assert await managers.fleet.head() > lost[-1].revision
+        await judged(managers, (await replayed(managers))[:30], lost)
+        history = await facts(restored)
+        assert [each.revision for each in history] == sorted(each.revision for each in history)
+        assert {each.revision for each in history} == set(range(1, history[-1].revision + 1))
+
+
+async def replayed(managers: Managers) -> list[pb.InstanceUpdate]:
+    """The present history from its beginning."""
+    story = Story(pb.SubscribeRequest(event_types=EVERYTHING, send_bookmarks=True))
+    async with listening(managers.addresses[0], story, token=await beginning(managers.database)) as stream:
+        return await stream.until(await managers.fleet.head())
+
+
+# ── a standby ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_promoted_standby_ends_those_who_know_more_and_lets_the_others_go_on(
+    settings: Settings, often: None
+) -> None:
+    with standby.cluster() as primary, standby.standby_of(primary) as follower:
+        database = await standby.migrated(primary)
+        two_hosts = database.url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{follower.port}/")
+        hurried = settings.model_copy(
+            update={"database_url": two_hosts, "reaper_interval": timedelta(milliseconds=300)}
+        )
+        async with managers_of(database, hurried, 2) as managers:
+            kept = await recorded(managers, 20)
+            await follower.reaches(await standby.position(database))
+            await follower.lose_touch()
+            knowing = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
+            async with listening(managers.addresses[1], knowing) as stream:
+                behind = Story(pb.SubscribeRequest(event_types=EVERYTHING, send_bookmarks=True))
+                lost = await lose(managers, stream)
+                primary.process.kill()
+                promoted = await follower.promote()
+                told_so(await stream.end())
+            await again(managers)
+            assert (await epochs(promoted))[1:] == [kept[-1].revision]
+            managers = Managers(promoted, managers.addresses, managers.callers, managers.fleet)
+            async with listening(managers.addresses[1], behind, token=kept[5].resume_token) as stream:
+                head = await Changes(9).many(managers.callers[0], 20)
+                await stream.until(head)
+            for each in lost:
+                told_so(await refused(managers.addresses[0], token=each.resume_token))
+            assert broken(Case(behind, await facts(promoted), head)) == {}
+
+
+async def lose(managers: Managers, stream: Stream) -> list[pb.InstanceUpdate]:
+    """Changes that the standby never hears of."""
+    return await stream.until(await Changes(4).many(managers.callers[0], 12))
+
+
+async def again(managers: Managers) -> None:
+    """Returns once a change is taken again."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await managers.fleet.add()
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
+            else:
+                return
