@@ -19,7 +19,8 @@ CRITERIA = {
     "ids": "i.id = any(:ids)",
     "lowest": "i.id between :lowest and :highest",
     "types": "i.type = any(:types)",
-    "service_types": "exists (select from service s where s.instance_id = i.id and s.type = any(:service_types))",
+    "service_types": """exists (
+        select from service s where s.instance_id = i.id and s.type = any(:service_types) offset 0)""",
     "hostnames": "i.hostname = any(:hostnames)",
     "labels": "i.labels @> cast(:labels as jsonb)",
     "parent": """i.id = any(array(
@@ -111,7 +112,7 @@ with recursive up as (
 )
 select w.*, l.last_seen, coalesce(l.stale, false) as stale, e.actor, e.note
 from up cross join lateral (select * from instance_whole where id = up.id offset 0) w
-left join lease l on l.instance_id = w.id
+left join lateral (select * from lease where instance_id = up.id offset 0) l on true
 left join event e on e.revision = w.died_revision and e.instance_id = w.root_cause and e.type = 2
 order by up.depth
 """)
