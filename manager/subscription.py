@@ -51,10 +51,11 @@ class Subscription:
         Raises EpochChanged, HistoryGone or Unavailable where it cannot go on.
         """
         held: Update | None = None
-        due = 0.0
-        whole = not bookmarks or await self._begins_whole()
-        if not whole:
-            yield Update(self.place)
+        whole = True
+        if bookmarks:
+            whole = await self._begins_whole()
+            yield Update(self.place, last=whole)
+        due = monotonic() + BOOKMARK_EVERY
         while True:
             if bookmarks and whole and monotonic() >= due and self._feed.fresh:
                 due = monotonic() + BOOKMARK_EVERY

@@ -4,8 +4,6 @@ import random
 from collections.abc import Awaitable
 from typing import Any
 
-from grpc import aio
-
 from manager.pb import instance_manager_pb2 as pb
 from tests.wire.caller import Caller
 from tests.wire.fleet import debug_port, description
@@ -13,6 +11,7 @@ from tests.wire.fleet import debug_port, description
 TYPES = (pb.CHROME_BROWSER, pb.WARMPOOL_CHROME_BROWSER, pb.VLLM)
 HOSTS = ("alpha", "beta", "gamma")
 LABELS: tuple[dict[str, str], ...] = ({}, {"pool": "warm"}, {"pool": "hot"}, {"pool": "hot", "zone": "1"})
+MEMORY = 200
 
 
 class Changes:
@@ -28,6 +27,8 @@ class Changes:
         """Makes one change. Raises AioRpcError where nobody knows what became of it."""
         answer = await self._ask(caller)
         self.acknowledged = max(self.acknowledged, answer.revision)
+        del self.known[:-MEMORY]
+        del self.roots[:-MEMORY]
 
     async def many(self, caller: Caller, count: int) -> int:
         """Makes so many, one after the other; the last revision."""
@@ -85,12 +86,3 @@ def filters(seed: int, subtrees: list[str]) -> dict[str, Any]:
         *({"parent_id": each} for each in subtrees[:1]),
     ]
     return some[seed % len(some)]
-
-
-async def gone(call: Awaitable[Any]) -> bool:
-    """Whether nobody answered."""
-    try:
-        await call
-    except aio.AioRpcError:
-        return True
-    return False

@@ -214,7 +214,7 @@ def _told(world: World, fact: Fact, request: pb.SubscribeRequest) -> list[Owed]:
             Owed((fact.revision, fact.ordinal, part), pb.ADDED, name, full=world.fleet[name])
             for part, name in zip(parts, came, strict=True)
         ]
-    if not before:
+    if fact.instance not in before:
         return []
     if fact.type == pb.REMOVED:
         return [Owed(place, pb.REMOVED, fact.instance, cause=CAUSE[fact.cause], root=fact.root)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from manager import feed, subscription
+from manager import subscription
 from manager.domain.event import EventType, Told
 from manager.domain.filter import Filter, ResumeToken
 from manager.domain.instance import Instance
@@ -119,7 +119,8 @@ def marked_ahead(patch: Patch) -> None:
 
 def marked_never(patch: Patch) -> None:
     """No bookmark, ever."""
-    patch.setattr(feed.Feed, "fresh", False)
+    updates = subscription.Subscription.updates
+    patch.setattr(subscription.Subscription, "updates", lambda self, bookmarks: updates(self, bookmarks=False))
 
 
 def judged_after_only(patch: Patch) -> None:

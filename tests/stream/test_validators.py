@@ -253,3 +253,15 @@ def test_a_spoiled_record_is_caught(spoil: Callable[[Story], None], promises: se
 
 def test_a_place_is_read_from_a_token() -> None:
     assert place_of(token((5, 1, 1))) < place_of(token((5, 1, WHOLE))) < place_of(token((5, 2, WHOLE)))
+
+
+def test_a_link_above_a_subtree_owes_nothing_to_those_who_watch_it() -> None:
+    above = [
+        *added(11, "top"),
+        Fact(12, 0, pb.CHILD_ADDED, "top", related="root"),
+        Fact(12, 1, pb.PARENT_ADDED, "root"),
+    ]
+    history = [*HISTORY[:12], *above]
+    assert [
+        each for each in owed(history, pb.SubscribeRequest(subtree_of="child")).messages if each.place[0] > 10
+    ] == []
