@@ -25,46 +25,37 @@ class Checks:
     def __init__(self, session: Session, *, linger: timedelta, size: int, queue: int) -> None:
         self._session = session
         self._heartbeats = Heartbeats(session)
-        self.lane: Lane[InstanceId, Outcome] = Lane(self._run, linger=linger, size=size, queue=queue)
+        self.lane: Lane[InstanceId, Outcome | None] = Lane(self._run, linger=linger, size=size, queue=queue)
 
     async def submit(self, instance_id: InstanceId) -> Outcome:
-        """Done: keep running, the time is recorded. Refused: terminate."""
-        return await self.lane.submit(instance_id)
+        """Done: keep running, the time is recorded. Refused: terminate.
 
-    async def _run(self, ids: Sequence[InstanceId]) -> Sequence[Outcome | Refusal]:
+        Who cannot be answered yet comes again with a later batch, so that nobody else waits for it.
+        """
+        until = monotonic() + PATIENCE
+        while (answer := await self.lane.submit(instance_id)) is None:
+            if monotonic() > until:
+                raise Unavailable("the instance is being changed; retry")
+            await asyncio.sleep(PAUSE)
+        return answer
+
+    async def _run(self, ids: Sequence[InstanceId]) -> Sequence[Outcome | Refusal | None]:
+        """None for those of whom nothing can be said yet, since somebody holds or has just taken their row."""
         try:
             answers = await self._judge(sorted(set(ids)))
         except Exception as error:
+            if is_passing(error):
+                return [None] * len(ids)
             refusal = refusal_of(error)
             if refusal is None:
                 raise
             log.warning("%d health checks failed: %s", len(ids), error)
             return [refusal] * len(ids)
-        return [answers[each] for each in ids]
+        return [answers.get(each) for each in ids]
 
     async def _judge(self, ids: Sequence[InstanceId]) -> dict[InstanceId, Outcome | Refusal]:
-        """Alive is answered only when the time was recorded; whoever could not be is asked about anew."""
-        answers: dict[InstanceId, Outcome | Refusal] = {}
-        pending = list(ids)
-        until = monotonic() + PATIENCE
-        while pending := await self._round(pending, answers):
-            if monotonic() > until:
-                break
-            await asyncio.sleep(PAUSE)
-        return answers | {each: Unavailable("the instance is being changed; retry") for each in pending}
-
-    async def _round(
-        self, pending: Sequence[InstanceId], answers: dict[InstanceId, Outcome | Refusal]
-    ) -> list[InstanceId]:
-        try:
-            async with self._session.use() as connection:
-                told, now = await verdicts(connection, pending)
-            living = [each for each, verdict in told.items() if verdict == Outcome()]
-            recorded = await self._heartbeats.record(living, now)
-        except Exception as error:
-            if is_passing(error):
-                return list(pending)
-            raise
-        answers |= {each: verdict for each, verdict in told.items() if verdict != Outcome()}
-        answers |= {each: Outcome.done() for each in recorded}
-        return [each for each in living if each not in recorded]
+        """Alive is answered only when the time was recorded."""
+        async with self._session.use() as connection:
+            told, now = await verdicts(connection, ids)
+        recorded = await self._heartbeats.record([each for each, said in told.items() if said == Outcome()], now)
+        return {each: said for each, said in told.items() if said != Outcome() or each in recorded}

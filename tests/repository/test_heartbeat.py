@@ -92,6 +92,18 @@ async def test_a_row_that_somebody_holds_is_asked_again_and_answered_when_it_is_
     await holder.close()
 
 
+async def test_a_row_that_somebody_holds_holds_up_nobody_else(fleet: Fleet) -> None:
+    held, free, later = await fleet.add(), await fleet.add(), await fleet.add()
+    await fleet.silence(20)
+    async with fleet.sql.transaction():
+        await fleet.sql.execute("select from heartbeat where instance_id = $1 for update", held)
+        waiting, together = asyncio.create_task(fleet.check(held)), asyncio.create_task(fleet.check(free))
+        assert await asyncio.wait_for(together, timeout=1) == [DONE]
+        assert await asyncio.wait_for(fleet.check(later), timeout=1) == [DONE]
+        assert not waiting.done()
+    assert await waiting == [DONE]
+
+
 async def test_a_row_that_is_held_by_its_killer_is_answered_dead(fleet: Fleet, other: Fleet) -> None:
     parent, child = await fleet.chain(2)
     await fleet.silence(20)
