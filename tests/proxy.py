@@ -113,6 +113,7 @@ async def proxied(target: str) -> AsyncIterator[Proxy]:
     try:
         yield proxy
     finally:
-        server.close()
         proxy.down()
+        await asyncio.sleep(0.02)  # a connection that was just accepted must find its server open, or is never closed
+        server.close()
         await asyncio.gather(*tasks, return_exceptions=True)
