@@ -202,6 +202,15 @@ async def test_the_first_tick_of_a_process_is_never_skipped_and_gives_its_start_
         assert 20 * S <= until - begun < 22 * S
 
 
+async def test_a_shorter_grace_does_not_cut_a_longer_one(database: Database) -> None:
+    patience = Patience(outage_after=10 * S, outage_grace=60 * S, start_grace=20 * S)
+    async with fleet_of(database, Policy(LEASES, patience, pace=S)) as fleet:
+        await fleet.tick(since=80)
+        first = await grace(fleet)
+        await fleet.tick(starting=True)
+        assert await grace(fleet) == first
+
+
 async def test_several_ticks_of_one_turn_are_one(fleet: Fleet) -> None:
     one = await fleet.add()
     await fleet.silence(STALE, one)
