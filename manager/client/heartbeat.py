@@ -69,6 +69,7 @@ class Heartbeat:
         if not answer.value:
             return end_of(answer)
         self._answered(sent)
+        await self.registration.settle()
         return await self._relink() if self.registration.link_due else None
 
     def _answered(self, sent: float) -> None:

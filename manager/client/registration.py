@@ -13,13 +13,14 @@ from manager.pb.instance_manager_pb2_grpc import TryServiceStub
 
 
 class Registration:
-    """One instance as registered; `link_due` says that its link to the parent has to be made again."""
+    """One instance as registered; `owed` and `link_due` say what of it has to be told again."""
 
     def __init__(self, calls: TryServiceStub, description: InstanceDescription) -> None:
         self.calls = calls
         self.description = description
         self.parent_id = description.parent_id
         self.later: list[Service] = []
+        self.owed: list[Service] = []
         self.link_due = False
 
     async def add(self) -> None:
@@ -44,7 +45,7 @@ class Registration:
         self.parent_id = parent_id
 
     async def renew(self) -> Bool:
-        """Registers again under the same id: itself and its services; the link is due then.
+        """Registers again under the same id: itself; its later services are owed then, and its link is due.
 
         Without the parent, which may come back later. Where an earlier try got through, ID_TAKEN is as good as true.
         """
@@ -54,10 +55,14 @@ class Registration:
         answer = await self.calls.TryAddInstance(alone)
         if not answer.value and answer.reason != REASON_ID_TAKEN:
             return answer
-        for service in self.later:
-            await self._add(service)
-        self.link_due = bool(self.parent_id)
+        self.owed, self.link_due = list(self.later), bool(self.parent_id)
         return Bool(value=True)
+
+    async def settle(self) -> None:
+        """Adds the services that a renewal still owes; what fails is owed on."""
+        while self.owed:
+            await self._add(self.owed[0])
+            self.owed.pop(0)
 
     async def relink(self) -> Bool:
         """Links again to the parent of before."""

@@ -13,7 +13,7 @@ from manager.domain.event import EventType, Told
 from manager.domain.filter import ResumeToken
 from manager.domain.instance import Cause, Instance, InstanceId
 from manager.domain.refusals import EpochChanged, HistoryGone
-from manager.repository.instances import instance_of
+from manager.repository.instances import instance_of, with_status
 from manager.repository.state import decode, services_of
 
 HEAD = text("""
@@ -183,4 +183,6 @@ order by down.depth, w.id
 
 async def tree(connection: AsyncConnection, root: InstanceId, revision: int) -> list[Instance]:
     """An instance and its descendants as they were at a revision, by depth and id; none where it did not live then."""
-    return [instance_of(row) for row in await connection.execute(TREE, {"root": root, "revision": revision})]
+    rows = await connection.execute(TREE, {"root": root, "revision": revision})
+    known = await with_status(connection, {row.id: instance_of(row) for row in rows})
+    return list(known.values())

@@ -1,6 +1,7 @@
 """Rows to instances, and what a turn must know of those that it touches."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, text
@@ -49,6 +50,15 @@ async def facts(connection: AsyncConnection, ids: Iterable[InstanceId | None]) -
         return {}
     rows = await connection.execute(FACTS, {"ids": wanted})
     return {row.id: instance_of(row) for row in rows}
+
+
+STALE = text("select instance_id from heartbeat where instance_id = any(:ids) and told_stale")
+
+
+async def with_status(connection: AsyncConnection, known: Known) -> Known:
+    """The same, the stale marked as the history tells of them: what is told of a change says it too."""
+    stale = set((await connection.execute(STALE, {"ids": sorted(known)})).scalars()) if known else set()
+    return {each: replace(one, status=Status.STALE) if each in stale else one for each, one in known.items()}
 
 
 FIND = text("""

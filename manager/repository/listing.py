@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import cache
 
 from sqlalchemy import TextClause, text
@@ -43,9 +44,10 @@ with page as materialized (
     where i.died_revision is null and i.created_revision <= :revision and {criteria}
     order by i.id limit :limit
 ), seen as materialized (
-    select l.instance_id, l.last_seen, l.stale from lease l where l.instance_id = any(array(select id from page))
+    select l.instance_id, l.last_seen, l.stale, l.told_stale from lease l
+    where l.instance_id = any(array(select id from page))
 )
-select w.*, seen.last_seen, coalesce(seen.stale, false) as stale
+select w.*, seen.last_seen, coalesce(seen.stale, false) as stale, seen.told_stale
 from page full join seen on seen.instance_id = page.id
 cross join lateral (select * from instance_whole where id = page.id offset 0) w
 order by w.id
@@ -79,9 +81,11 @@ async def living(
     after: InstanceId | None,
     revision: int,
     most: int = CHUNK,
-    stale: bool = False,
+    as_told: bool = False,
 ) -> AsyncIterator[Instance]:
-    """The instances that match, by id, without the stale unless asked for; read in pieces of about `most` at once.
+    """The instances that match, by id, without the stale; read in pieces of about `most` at once.
+
+    With `as_told` all the living, stale only if the history says so: whoever follows it from here hears of the rest.
 
     They begin after the id `after`; where it is None with the first of all, which may be the id of zeros alone.
     Nothing registered after `revision` is among them. The connection must be in a transaction of one snapshot.
@@ -95,7 +99,9 @@ async def living(
         rows = (await connection.execute(_page(tuple(criteria)), {**criteria, **bounds})).all()
         for row in rows:
             instance = instance_of(row)
-            if stale or instance.status is not Status.STALE:
+            if as_told:
+                yield replace(instance, status=Status.STALE if row.told_stale else Status.HEALTHY)
+            elif instance.status is not Status.STALE:
                 yield instance
         if len(rows) < limit:
             return

@@ -1,4 +1,8 @@
-"""An instance as an event keeps it: the JSON object that the view `instance_state` builds too."""
+"""An instance as an event keeps it: the JSON object that the view `instance_state` builds too.
+
+`stale` is there, and true, for those whom the history has told to be stale; the view, which is for the dead, leaves it
+out.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from manager.domain.instance import Instance, InstanceId, InstanceType, Service, ServiceType
+from manager.domain.instance import Instance, InstanceId, InstanceType, Service, ServiceType, Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -35,6 +39,7 @@ def encode(instance: Instance) -> str:
             "updated_revision": instance.updated_revision,
             "parent": None if instance.parent is None else str(instance.parent),
             "services": [encode_service(each) for each in instance.services],
+            **({"stale": True} if instance.status is Status.STALE else {}),
         }
     )
 
@@ -52,4 +57,5 @@ def decode(instance_id: InstanceId, fields: Mapping[str, Any]) -> Instance:
         updated_revision=fields["updated_revision"],
         parent=None if fields["parent"] is None else InstanceId(UUID(fields["parent"])),
         services=services_of(fields["services"]),
+        status=Status.STALE if fields.get("stale") else Status.HEALTHY,
     )

@@ -1,13 +1,14 @@
 """The reaper's pass: who is stale is told, who is expired dies, and an outage earns everybody grace."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy import text
 
 from manager.domain.calls import Kill, Outcome, Tick
 from manager.domain.event import Event, EventType
-from manager.domain.instance import Cause, InstanceId
+from manager.domain.instance import Cause, InstanceId, Status
 from manager.domain.lease import Leases, Patience, grace_after
 from manager.repository.instances import facts
 from manager.repository.kill import slay
@@ -100,4 +101,6 @@ async def _tell(turn: Turn, actor: str) -> None:
         one = known.get(row.instance_id)
         if one is not None and one.death is None:
             kind = EventType.STALE if row.told_stale else EventType.RECOVERED
-            turn.tell(Event(turn.next_revision(), kind, one.id, one, one, actor=actor))
+            stale = replace(one, status=Status.STALE)
+            before, after = (one, stale) if row.told_stale else (stale, one)
+            turn.tell(Event(turn.next_revision(), kind, one.id, before, after, actor=actor))

@@ -143,7 +143,6 @@ async def test_those_whom_the_database_still_knows_notice_nothing(client: Client
     assert told == []
 
 
-@pytest.mark.xfail(reason="a renewal that breaks off after the registration is taken for complete", strict=False)
 async def test_a_renewal_that_breaks_off_is_completed(standin: StandIn) -> None:
     async with (
         Client(standin.address) as client,
