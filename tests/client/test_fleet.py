@@ -162,7 +162,9 @@ async def test_it_is_asked_by_type_service_labels_and_health(database: Database,
 async def ask_in_every_way(client: Client, database: Database) -> None:
     chrome = await add(client, CHROME_BROWSER, PORT, host="a")
     model = await add(client, VLLM, host="b")
-    await database.run("update heartbeat set told_stale = timeout < interval '60 s', last_seen = last_seen - interval '35 s'")
+    await database.run(
+        "update heartbeat set told_stale = timeout < interval '60 s', last_seen = last_seen - interval '35 s'"
+    )
     other = await add(client, CHROME_BROWSER, PORT, host="b")
     async with Fleet(client, types=[CHROME_BROWSER, VLLM]) as fleet:
         await fleet.wait_synced(10)
