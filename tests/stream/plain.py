@@ -180,14 +180,24 @@ class Debt:
     views: dict[int, dict[str, One]] = field(default_factory=dict)
 
 
-def owed(history: Sequence[Fact], request: pb.SubscribeRequest, views: frozenset[int] = frozenset()) -> Debt:
-    """What the history owes to a subscriber from its beginning; and the view after each revision of `views`."""
+def owed(
+    history: Sequence[Fact],
+    request: pb.SubscribeRequest,
+    views: frozenset[int] = frozenset(),
+    since: int = 0,
+    upto: int = 2**62,
+) -> Debt:
+    """What the history owes to a subscriber in revisions `since` to `upto`; and the view after each of `views`."""
     world = World()
     debt = Debt(views={revision: {} for revision in views})
     kinds = frozenset(request.event_types or SEED)
     for number, fact in enumerate(history):
-        messages = [each for each in _told(world, fact, request) if each.type in kinds]
-        debt.messages.extend(messages)
+        if fact.revision > upto:
+            break
+        if fact.revision < since:
+            happen(world, fact)
+        else:
+            debt.messages.extend(each for each in _told(world, fact, request) if each.type in kinds)
         following = history[number + 1].revision if number + 1 < len(history) else None
         if following != fact.revision:
             if debt.messages and debt.messages[-1].place[0] == fact.revision:

@@ -119,6 +119,12 @@ def test_a_record_without_fault_passes(fields: dict[str, object], cut: int) -> N
     assert broken(case(perfect(cut, **fields))) == {}
 
 
+def test_a_server_that_was_away_for_long_owes_no_bookmarks() -> None:
+    story = perfect()
+    story.entries = [Ended(-100.0), *story.entries, Ended(0.6), Ended(100.0)]
+    assert broken(case(story)) == {}
+
+
 def test_a_link_into_a_subtree_owes_each_of_the_linked() -> None:
     messages = owed(HISTORY, pb.SubscribeRequest(subtree_of="root")).messages
     assert [(each.place, each.type, each.instance, each.last) for each in messages if each.place[0] == 5] == [

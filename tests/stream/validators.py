@@ -70,10 +70,12 @@ class Case:
 
     @cached_property
     def debt(self) -> Debt:
-        """What is owed over the whole history."""
+        """What is owed from where the story begins to where it ends."""
         ends = [each.update.revision for each in self.got if each.update.end_of_revision]
         views = {*ends[::EVERY], *ends[-1:], *(each.update.revision for each in self.synced)}
-        return owed(self.history, self.story.request, frozenset({*views, self.begun[0]}))
+        since = self.begun[0]
+        upto = max([since, self.read_up_to, *(each.revision for each in self.story.updates)])
+        return owed(self.history, self.story.request, frozenset({*views, since - 1}), since, upto)
 
     @cached_property
     def synced(self) -> list[Taken]:
@@ -167,11 +169,9 @@ def atomic(case: Case) -> Iterator[str]:
 
 def _replayed(case: Case) -> Iterator[str]:
     """What a client has that applies each message as it comes."""
-    if case.begun[0] not in case.debt.views:
-        return
     fleet: dict[str, One] = {}
     if not case.story.request.send_initial_state:
-        fleet = dict(_at(case, case.begun))
+        fleet = _at(case, case.begun)
     for entry in case.story.entries:
         if isinstance(entry, Taken) and entry.update.event_type != pb.BOOKMARK:
             update = entry.update
@@ -185,10 +185,7 @@ def _replayed(case: Case) -> Iterator[str]:
 
 def _at(case: Case, place: Place) -> dict[str, One]:
     """What the subscriber should have at a place, which may lie within a revision."""
-    debt = owed([each for each in case.history if each.revision < place[0]], case.story.request)
-    fleet: dict[str, One] = {}
-    for each in debt.messages:
-        _do(fleet, each.type, each.instance, each.full, each.related, each.service)
+    fleet = dict(case.debt.views[place[0] - 1])
     for each in case.debt.messages:
         if each.place[0] == place[0] and each.place <= place:
             _do(fleet, each.type, each.instance, each.full, each.related, each.service)
@@ -239,7 +236,7 @@ def bookmarkable(case: Case) -> Iterator[str]:
     """One first, then one at least every 5 s; everything up to its revision was sent, and nothing of it follows."""
     if not case.story.request.send_bookmarks:
         return
-    done, place, first, at = 0, case.begun, False, 0.0
+    done, place, first, at, connected = 0, case.begun, False, 0.0, False
     got = {each.number: each for each in case.got}
     initial = case.story.request.send_initial_state
     for number, entry in enumerate(case.story.entries):
@@ -247,9 +244,10 @@ def bookmarkable(case: Case) -> Iterator[str]:
             # what the headers say is for `resumable` to judge
             first, at, place = True, entry.at, place_of(entry.sent or entry.place)
             initial = case.story.request.send_initial_state and not entry.sent
-        elif entry.at - at > case.bookmark_within and not initial:
+        elif connected and entry.at - at > case.bookmark_within and not initial:
             yield f"no bookmark for {entry.at - at:.1f} s"
             at = entry.at
+        connected = not isinstance(entry, Ended)
         if not isinstance(entry, Taken):
             continue
         update = entry.update
