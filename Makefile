@@ -6,7 +6,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test check format proto lock wheel clean chromium
+.PHONY: help setup run test check stream bench format proto lock wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,13 @@ check: .venv/.ok ## format, lint, types, layers, contract and schema, all curren
 	$(BIN)/buf lint
 	$(BIN)/python proto/compatible.py
 	$(BIN)/python migrations/check.py
+
+stream: .venv/.ok ## break the stream for ten minutes, and 1,000 variants of a router's worst day
+	IM_STREAM_SECONDS=$${IM_STREAM_SECONDS:-600} $(BIN)/python -m pytest -q -s tests/stream/test_chaos.py
+	IM_ROUTER_VARIANTS=$${IM_ROUTER_VARIANTS:-1000} $(BIN)/python -m pytest -q --timeout 3600 tests/test_router.py
+
+bench: .venv/.ok ## from a commit on one manager to its delivery on another, as a histogram
+	$(BIN)/python -m bench.stream
 
 format: .venv/.ok ## format the code, and mend what the linter can
 	$(BIN)/ruff format .
