@@ -14,7 +14,7 @@ from manager.domain.filter import Filter
 from manager.domain.instance import Cause, Instance, InstanceId, InstanceType, Service, ServiceType
 from manager.domain.lens import Lens, Sight
 
-EXAMPLES = int(os.environ.get("IM_TEST_EXAMPLES", "250"))
+EXAMPLES = int(os.environ.get("IM_TEST_EXAMPLES", "120"))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EPOCH = UUID(int=1)
 IDS = [InstanceId(UUID(int=number << 120 | number)) for number in range(1, 13)]
