@@ -6,8 +6,10 @@ request `--db=docker`.
 
 import asyncio
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
@@ -60,6 +62,20 @@ class Database:
         return (await self.run(statement, *arguments))[0][0]
 
 
+@contextmanager
+def _in_memory() -> Iterator[None]:
+    """Has temporary folders made in memory, where there is room: copying a database takes a tenth of the time."""
+    memory = Path("/dev/shm")
+    before = tempfile.tempdir
+    usable = os.access(memory, os.W_OK) and not os.statvfs(memory).f_flag & os.ST_NOEXEC
+    if usable and shutil.disk_usage(memory).free > 6 * 2**30:
+        tempfile.tempdir = str(memory)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 def _docker() -> Iterator[str]:
     # its constructor talks to Docker already, so it is imported and built only where Docker was asked for
     from testcontainers.community.postgres import PostgresContainer
@@ -77,7 +93,9 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
         yield from _docker()
     else:
         chosen = os.environ.get("IM_POSTGRES_BIN")
-        with start(bin_dir=Path(chosen) if chosen else None, ephemeral=True, durable=False) as postgres:
+        with _in_memory():
+            postgres = start(bin_dir=Path(chosen) if chosen else None, ephemeral=True, durable=False)
+        with postgres:
             yield postgres.url()
 
 
