@@ -148,7 +148,7 @@ class Fleet:
 async def fleet_of(database: Database, policy: Policy = POLICY, actor: str = "a test") -> AsyncIterator[Fleet]:
     """A manager's turns and checks, served until left."""
     connections = Connections(database.url, read_connections=2)
-    turns = Turns(connections.turns, policy, linger=S / 1000, size=20_000, queue=50_000)
+    turns = Turns(connections.turns, policy, linger=S / 1000, size=2_000, queue=50_000)
     checks = Checks(connections.checks, linger=S / 200, size=5_000, queue=50_000)
     sql = await asyncpg.connect(database.admin)
     try:
