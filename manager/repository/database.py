@@ -204,5 +204,5 @@ def _is_away(error: BaseException) -> bool:
         return True
     if not isinstance(error, (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)):
         return False
-    # full disks, read-only servers, and servers that are starting, stopping or in recovery
-    return is_lost(error) or sqlstate(error)[:2] in ("53", "58") or sqlstate(error) in ("25006", "55000")
+    # full disks, refused logins, read-only servers, and servers that are starting, stopping or in recovery
+    return is_lost(error) or sqlstate(error)[:2] in ("28", "3D", "53", "58") or sqlstate(error) in ("25006", "55000")

@@ -198,3 +198,182 @@ async def test_node_gets_answers_refusals_and_details(fleet: Fleet, node: Path) 
         assert detail["reason"] == "PROTO_VERSION"
         assert PROTO_VERSION in refused.message
         assert version in refused.message
+
+
+def yes(said: Said) -> int:
+    """The revision of an answer that is true."""
+    assert said.code == OK, said
+    assert said.answer["value"] is True, said
+    return int(said.answer["revision"])
+
+
+def reason(said: Said) -> str:
+    """Why an answer is false."""
+    assert said.code == OK, said
+    assert (said.answer["value"], said.answer["revision"]) == (False, "0")
+    return str(said.answer["reason"]).removeprefix("REASON_")
+
+
+def trying(name: str, **request: Any) -> object:
+    return asked(f"instance_manager.TryService/{name}", **request)
+
+
+def getting(name: str, **request: Any) -> object:
+    return asked(f"instance_manager.GetService/{name}", **request)
+
+
+async def test_node_gets_every_outcome_of_a_change(fleet: Fleet, node: Path) -> None:
+    """Each true and each false of the contract's table, in its order, by a client of another maker."""
+    parent, child, other, dead, never, fresh = (str(new_id()) for _ in range(6))
+    kind: dict[str, Any] = {"instance_type": "CHROME_BROWSER"}
+    port: dict[str, Any] = {"service_type": "CHROME_DEBUG_PORT", "host": "h", "port": 1}
+    trues = await from_node(
+        fleet,
+        node,
+        *(trying("TryAddInstance", instance_id=each, **kind) for each in (parent, child, other, dead)),
+        trying("TryAddInstance", instance_id=fresh, parent_id=parent, services=[port], **kind),
+        trying("TryAddChild", parent_id=parent, child_id=child),
+        trying("TryAddService", instance_id=child, service=port),
+        trying("TryUpdateInstance", instance_id=child, instance_type="VLLM", hostname="new"),
+        trying("TryKillInstance", instance_id=dead, note="enough"),
+    )
+    revisions = [yes(each) for each in trues]
+    assert revisions == list(range(revisions[0], revisions[0] + len(revisions)))
+    check, linked, killed = await from_node(
+        fleet,
+        node,
+        trying("TryHealthCheck", instance_id=child),
+        trying("TryAddChild", parent_id=parent, child_id=child),
+        trying("TryKillInstance", instance_id=dead),
+    )
+    assert (yes(check), yes(linked), yes(killed)) == (0, revisions[5], revisions[8])
+    falses: dict[str, list[tuple[str, dict[str, Any]]]] = {
+        "TryAddInstance": [
+            ("DEAD", {"instance_id": dead, **kind}),
+            ("ID_TAKEN", {"instance_id": parent, "hostname": "other", **kind}),
+            ("UNKNOWN_PARENT", {"instance_id": never, "parent_id": str(new_id()), **kind}),
+            ("PARENT_DEAD", {"instance_id": never, "parent_id": dead, **kind}),
+        ],
+        "TryUpdateInstance": [
+            ("UNKNOWN_INSTANCE", {"instance_id": never, **kind}),
+            ("DEAD", {"instance_id": dead, **kind}),
+            ("CONFLICT", {"instance_id": child, "updated_revision": "1", **kind}),
+        ],
+        "TryKillInstance": [("UNKNOWN_INSTANCE", {"instance_id": never})],
+        "TryHealthCheck": [("UNKNOWN_INSTANCE", {"instance_id": never}), ("DEAD", {"instance_id": dead})],
+        "TryAddChild": [
+            ("UNKNOWN_INSTANCE", {"parent_id": parent, "child_id": never}),
+            ("DEAD", {"parent_id": dead, "child_id": other}),
+            ("HAS_PARENT", {"parent_id": other, "child_id": child}),
+            ("CYCLE", {"parent_id": child, "child_id": parent}),
+            ("CYCLE", {"parent_id": parent, "child_id": parent}),
+        ],
+        "TryAddService": [
+            ("UNKNOWN_INSTANCE", {"instance_id": never, "service": port}),
+            ("DEAD", {"instance_id": dead, "service": port}),
+        ],
+    }
+    cases = [(name, *case) for name, those in falses.items() for case in those]
+    said = await from_node(fleet, node, *(trying(name, **sent) for name, _, sent in cases))
+    assert [reason(each) for each in said] == [expected for _, expected, _ in cases]
+    await fleet.kill(parent)
+    (orphaned,) = await from_node(fleet, node, trying("TryKillInstance", instance_id=child))
+    assert reason(orphaned) == "DEAD"
+
+
+async def test_node_gets_every_read_and_every_status(fleet: Fleet, node: Path) -> None:
+    parent, child = str(new_id()), str(new_id())
+    metrics: dict[str, Any] = {"instance_id": child, "timestamp_ms": "5"}
+    numbers: dict[str, dict[str, Any]] = {
+        "Proxy": {"active_connections": "1", "total_connections": "2", "bytes_sent": "3", "bytes_received": "4"},
+        "System": {"used_memory_bytes": "1", "total_memory_bytes": str(2**63 - 1)},
+        "Gpu": {"gpu_index": 7, "used_memory_bytes": "1", "total_memory_bytes": "2", "utilization_percent": 12.5},
+        "Llm": {"request_count": "1", "tokens_received": "2", "tokens_sent": "3"},
+    }
+    prepared = await from_node(
+        fleet,
+        node,
+        trying("TryAddInstance", instance_id=parent, instance_type="BROWSER_BACKEND"),
+        trying("TryAddInstance", instance_id=child, instance_type="CHROME_BROWSER", parent_id=parent),
+        *(
+            asked(f"instance_manager.PostService/Post{name}Metrics", **metrics, **those)
+            for name, those in numbers.items()
+        ),
+        asked(
+            "stats_service.StatsService/UploadStats",
+            file="stats_service.proto",
+            hostname="h",
+            stats={"used_memory_bytes": "1", "total_memory_bytes": "2", "timestamp_ms": "3"},
+        ),
+    )
+    assert {each.code for each in prepared} == {OK}
+    async with asyncio.timeout(5):
+        while not await fleet.database.value("select count(*) from latest_llm_metrics"):
+            await asyncio.sleep(0.05)
+    one, health, above, none, below, everyone, stats, *latest = await from_node(
+        fleet,
+        node,
+        getting("GetInstance", instance_id=child),
+        getting("GetHealthCheck", instance_id=child),
+        getting("GetParent", instance_id=child),
+        getting("GetParent", instance_id=parent),
+        getting("GetChildren", instance_id=parent),
+        getting("GetAllInstances", subtree_of=parent, page_size=1),
+        asked("stats_service.StatsService/GetStats", file="stats_service.proto", hostname="h"),
+        *(getting(f"Get{name}Metrics", instance_id=child) for name in numbers),
+    )
+    assert one.answer["parent_id"] == parent
+    assert health.answer["healthy"] is True
+    assert (above.answer["instance"]["instance_id"], none.answer["instance"]) == (parent, None)
+    assert [each["instance_id"] for each in below.answer["instances"]] == [child]
+    assert len(everyone.answer["instances"]) == 1
+    assert everyone.answer["next_page_token"]["data"]
+    assert stats.answer["total_memory_bytes"] == "2"
+    proxy, system, gpu, llm = (each.answer for each in latest)
+    for name, answer in (("Proxy", proxy), ("System", system), ("Gpu", gpu["metrics"][0]), ("Llm", llm)):
+        assert {key: answer[key] for key in numbers[name]} == numbers[name]
+    never = str(new_id())
+    await fleet.database.run(
+        "insert into history_epoch select 2, gen_random_uuid(), system_identifier, timeline,"
+        " database_oid, event_oid, base_revision, clock_timestamp(), 'a test' from history_epoch where number = 1"
+    )
+    invalid, absent, unposted, again, full = await from_node(
+        fleet,
+        node,
+        getting("GetInstance", instance_id="none"),
+        getting("GetInstance", instance_id=never),
+        getting("GetLlmMetrics", instance_id=parent),
+        trying("TryHealthCheck", instance_id=never),
+        getting("GetAllInstances", page_size=10_001),
+    )
+    assert [each.code.name for each in (invalid, absent, unposted, again, full)] == [
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "NOT_FOUND",
+        "FAILED_PRECONDITION",
+        "INVALID_ARGUMENT",
+    ]
+    assert invalid.details[0][1]["field_violations"][0]["field"] == "instance_id"
+    assert again.details[0][1]["reason"] == "EPOCH_CHANGED"
+    assert full.details[0][1]["field_violations"][0]["field"] == "page_size"
+
+
+async def test_node_is_told_when_to_come_again_while_the_database_is_away(fleet: Fleet, node: Path) -> None:
+    """The server role may not connect for a while, which is as good as no database."""
+    await fleet.database.run("alter role im_server nologin")
+    try:
+        await fleet.database.run(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'im_server' and datname = $1",
+            fleet.database.name,
+        )
+        answers = await from_node(
+            fleet,
+            node,
+            trying("TryHealthCheck", instance_id=str(new_id())),
+            trying("TryKillInstance", instance_id=str(new_id())),
+            getting("GetInstance", instance_id=str(new_id())),
+        )
+    finally:
+        await fleet.database.run("alter role im_server login")
+    assert {each.code for each in answers} == {grpc.StatusCode.UNAVAILABLE}
+    assert {name for each in answers for name, _ in each.details} == {"google.rpc.RetryInfo"}
