@@ -39,6 +39,9 @@ OPTIONS = (
     # a few bytes of gzip inflate to megabytes before any limit is looked at: nothing but plain messages
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # gRPC drops calls with a bare CANCELLED when some thousand wait for a moment; our own queues refuse with advice
+    ("grpc.server.max_pending_requests", 50_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
     # quiet streams behind NAT stay open, and half-open connections are found
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
