@@ -12,6 +12,7 @@ Who is alive it knows from the fleet alone. Run it beside `imctl dev`, then star
 import argparse
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -176,6 +177,11 @@ async def routing(client: Client, host: str, port: int) -> AsyncIterator[tuple[R
 
 
 async def main(options: argparse.Namespace) -> None:
+    """Forwards until Ctrl-C or SIGTERM, which are heard also where a shell started it in the background."""
+    here = asyncio.current_task()
+    assert here is not None  # noqa: S101 - asyncio.run gives us one
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(sign, here.cancel)
     async with Client(options.manager) as client, routing(client, options.host, options.port) as (router, address):
         print(f"forwarding http://{address} to {len(router.endpoints)} endpoints", flush=True)
         async for change in router.fleet:
@@ -192,5 +198,5 @@ def options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    with suppress(asyncio.CancelledError):
         asyncio.run(main(options()))

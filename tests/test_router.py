@@ -217,10 +217,15 @@ async def test_an_endpoint_that_hangs_up_and_a_request_that_is_none_are_answered
             assert (await ask(address, get("/", "X-Long: " + "x" * 70_000)))[0] == 400
 
 
-async def test_it_runs_shows_its_list_and_ends_at_a_ctrl_c(server: Serving, client: Client) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+async def test_it_runs_shows_its_list_and_ends_at_a_signal(
+    server: Serving, client: Client, sign: signal.Signals
+) -> None:
+    """Also where Ctrl-C was ignored when it started, as by a shell that runs it in the background."""
     async with listening(Model("m").answer) as port:
         one = await offer(client, port)
         process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", "trap '' INT; exec \"$@\"", "sh"),
             *(sys.executable, str(SCRIPT), "--manager", server.addresses[0], "--port", "0"),
             env=environment(),
             stdout=asyncio.subprocess.PIPE,
@@ -233,7 +238,7 @@ async def test_it_runs_shows_its_list_and_ends_at_a_ctrl_c(server: Serving, clie
         listed = json.loads(body)
         assert (status, listed["fresh"]) == (200, True)
         assert listed["endpoints"] == [{"instance_id": one, "address": f"127.0.0.1:{port}", "path": ""}]
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sign)
         async with asyncio.timeout(10):
             _, err = await process.communicate()
         assert (process.returncode, err) == (0, b"")
