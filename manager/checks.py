@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from time import monotonic
 
-from manager.domain.calls import Outcome
+from manager.domain.calls import Checked, Outcome
 from manager.domain.instance import InstanceId
 from manager.domain.refusals import Refusal, Unavailable
 from manager.lane import Lane
@@ -56,6 +56,7 @@ class Checks:
     async def _judge(self, ids: Sequence[InstanceId]) -> dict[InstanceId, Outcome | Refusal]:
         """Alive is answered only when the time was recorded."""
         async with self._session.use() as connection:
-            told, now = await verdicts(connection, ids)
-        recorded = await self._heartbeats.record([each for each, said in told.items() if said == Outcome()], now)
-        return {each: said for each, said in told.items() if said != Outcome() or each in recorded}
+            told, moment = await verdicts(connection, ids)
+        alive = [each for each, said in told.items() if isinstance(said, Checked)]
+        recorded = await self._heartbeats.record(alive, moment)
+        return {each: said for each, said in told.items() if each in recorded or not isinstance(said, Checked)}

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class Lane(Generic[C, R]):
-    """Collects calls and runs them in batches; each waiter gets its own answer.
+    """Collects calls and runs them in batches; each waiter gets its own answer. The urgent ones go first.
 
     An idle lane runs at once. A busy one lingers a little, since small batches cost the database most.
     """
@@ -28,12 +28,15 @@ class Lane(Generic[C, R]):
         linger: timedelta,
         size: int,
         queue: int,
+        urgent: Callable[[C], bool] = lambda _: False,
     ) -> None:
         self._run = run
         self._linger = linger.total_seconds()
         self._size = size
         self._queue = queue
+        self._urgent = urgent
         self._waiting: deque[tuple[C, asyncio.Future[R]]] = deque()
+        self._ahead: deque[tuple[C, asyncio.Future[R]]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
 
@@ -41,21 +44,22 @@ class Lane(Generic[C, R]):
         """The answer to a call. Whoever stops waiting does not stop the batch that the call is in."""
         if self._closed:
             raise Unavailable("this server is stopping; retry elsewhere")
-        if len(self._waiting) >= self._queue:
+        waiting = self._ahead if self._urgent(call) else self._waiting
+        if len(waiting) >= self._queue:
             raise Exhausted("too many calls are waiting; retry later", timedelta(seconds=1))
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, answer))
+        waiting.append((call, answer))
         self._arrived.set()
         return await answer
 
     async def serve(self) -> None:
         """Runs batches until the lane is closed and empty."""
-        while not (self._closed and not self._waiting):
+        while not (self._closed and not self._left()):
             await self._arrived.wait()
             self._arrived.clear()
             while batch := self._take():
                 await self._answer(batch)
-                if self._waiting and not self._closed:
+                if self._left() and not self._closed:
                     await asyncio.sleep(self._linger)
 
     def close(self) -> None:
@@ -63,10 +67,13 @@ class Lane(Generic[C, R]):
         self._closed = True
         self._arrived.set()
 
+    def _left(self) -> bool:
+        return bool(self._ahead or self._waiting)
+
     def _take(self) -> list[tuple[C, asyncio.Future[R]]]:
         batch: list[tuple[C, asyncio.Future[R]]] = []
-        while self._waiting and len(batch) < self._size:
-            call, answer = self._waiting.popleft()
+        while self._left() and len(batch) < self._size:
+            call, answer = (self._ahead or self._waiting).popleft()
             if not answer.done():  # nobody waits for it any more: it never happens
                 batch.append((call, answer))
         return batch

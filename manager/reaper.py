@@ -5,25 +5,25 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-from manager.domain.calls import Tick
+from manager.domain.calls import Beat, Tick, Ticked
 from manager.domain.refusals import Refusal
 from manager.turns import Turns
 
 log = logging.getLogger(__name__)
 
 
-async def reap(turns: Turns, actor: str, interval: timedelta, served: Callable[[bool], None]) -> None:
-    """Ticks for ever. `served` hears after each tick whether the database took it: the pulse of this process."""
-    starting = True
+async def reap(turns: Turns, actor: str, interval: timedelta, served: Callable[[Ticked | None], None]) -> None:
+    """Ticks for ever. `served` hears what each tick found, or that the database did not take it."""
+    last: Beat | None = None
     while True:
         try:
-            await turns.submit(Tick(actor, starting))
-            starting = False
-            served(True)
+            ticked = await turns.tick(Tick(actor, starting=last is None, last=last))
+            last = ticked.beat
+            served(ticked)
         except Refusal as refusal:
             log.warning("a tick was not taken: %s", refusal)
-            served(False)
+            served(None)
         except Exception:
             log.exception("a tick failed")
-            served(False)
+            served(None)
         await asyncio.sleep(interval.total_seconds())

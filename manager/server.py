@@ -2,13 +2,19 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from manager import __version__
+from manager.admission import Admission
 from manager.checks import Checks
+from manager.domain.calls import Ticked
+from manager.domain.grace import Patience
 from manager.domain.instance import MANAGER_LABEL
-from manager.domain.lease import Lease, Patience, leases
+from manager.domain.lease import Lease, leases
+from manager.domain.policy import Policy
+from manager.domain.preservation import Limits
 from manager.feed import Feed
 from manager.presence import Presence, new_id
 from manager.reaper import reap
@@ -19,7 +25,8 @@ from manager.repository.trim import Retention
 from manager.samples import Samples
 from manager.settings import Settings
 from manager.snapshots import Snapshots
-from manager.turns import Policy, Turns
+from manager.standing import Lately, Standing, show
+from manager.turns import Turns
 from manager.upkeep import keep_up
 from manager.wire.listener import Listener, Rooms
 from manager.wire.subscribe_service import Streams
@@ -92,10 +99,17 @@ def _pulses(
 ) -> tuple[Coroutine[None, None, None], ...]:
     """What beats by itself while the server serves."""
     health = Health(listener)
+    standing = _standing(settings, rooms)
+
+    def served(ticked: Ticked | None) -> None:
+        health.hear(ticked is not None)
+        standing.hear(ticked)
+
     return (
         *((Doorbell(settings.database_url, rooms.streams.feed).serve(),) if settings.notify else ()),
-        reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, health.hear),
+        reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, served),
         health.show(),
+        *((show(standing.gauges, settings.metrics_port),) if settings.metrics_port is not None else ()),
         keep_up(database.upkeep, settings.partitions_ahead, _retention(settings), settings.upkeep_interval),
     )
 
@@ -143,6 +157,7 @@ def _rooms(settings: Settings, database: Database) -> Rooms:
             linger=settings.turn_linger,
             size=settings.turn_size,
             queue=settings.turn_queue,
+            admission=Admission(settings.registration_rate, settings.registration_burst),
         ),
         checks=Checks(
             database.checks, linger=settings.check_linger, size=settings.check_size, queue=settings.check_queue
@@ -160,8 +175,48 @@ def _streams(settings: Settings, readers: Readers) -> Streams:
 
 def _policy(settings: Settings) -> Policy:
     return Policy(
-        leases=leases(Lease(settings.timeout, settings.grace), Lease(settings.vllm_timeout, settings.vllm_grace)),
-        patience=Patience(settings.outage_after, settings.outage_grace, settings.start_grace),
+        leases=leases(
+            Lease(settings.timeout, settings.grace),
+            Lease(settings.vllm_timeout, settings.vllm_grace),
+            Lease(settings.warmpool_timeout, settings.warmpool_grace),
+        ),
+        patience=Patience(
+            outage_after=settings.outage_after,
+            away_after=settings.away_after,
+            drift_after=settings.drift_after,
+            outage_grace=settings.outage_grace,
+            start_grace=settings.start_grace,
+            most=settings.grace_per_hour,
+        ),
         pace=settings.reaper_interval / 2,
+        interval=settings.reaper_interval,
+        limits=_limits(settings),
+        check_load=settings.check_load,
         notify=settings.notify,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        rate=settings.expiry_rate,
+        burst=settings.expiry_burst,
+        slow_rate=settings.preserve_rate,
+        size=settings.preserve_size,
+        slow=settings.preserve_slow,
+        stop=settings.preserve_stop,
+        stop_fleet=settings.preserve_stop_fleet,
+        calm=settings.preserve_calm,
+        calm_for=settings.preserve_calm_for,
+        stop_most=settings.preserve_stop_per_hour,
+    )
+
+
+def _standing(settings: Settings, rooms: Rooms) -> Standing:
+    turns, samples, feed = rooms.turns, rooms.samples, rooms.streams.feed
+    return Standing(
+        {
+            "poll_only": lambda: not (settings.notify and feed.heard),
+            "standby_lost": Lately(lambda: turns.unreplicated, time.monotonic),
+            "samples_dropped": Lately(lambda: samples.dropped, time.monotonic),
+        }
     )

@@ -30,23 +30,44 @@ class Settings(BaseSettings):
     postgres_bin: Path | None = None  # where PostgreSQL's binaries are, for the embedded server
     bind: tuple[str, ...] = ("[::]",)
     port: int = Field(default=50052, ge=0, le=65535)
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
 
     # leases: defaults for instances that name no timeout of their own
     timeout: Seconds = Field(default=30 * S, ge=S, le=DAY)
     grace: Seconds = Field(default=10 * S, ge=0 * S, le=DAY)
     vllm_timeout: Seconds = Field(default=60 * S, ge=S, le=DAY)
     vllm_grace: Seconds = Field(default=20 * S, ge=0 * S, le=DAY)
+    warmpool_timeout: Seconds = Field(default=15 * S, ge=S, le=DAY)
+    warmpool_grace: Seconds = Field(default=5 * S, ge=0 * S, le=DAY)
+    check_load: float = Field(default=2_000.0, gt=0)
 
     # the reaper, and its patience after an outage
     reaper_interval: Seconds = Field(default=2 * S, ge=S / 20, le=60 * S)
-    outage_after: Seconds = Field(default=10 * S, ge=S / 2, le=DAY)
+    outage_after: Seconds = Field(default=10 * S, ge=S / 2, le=10 * S)
+    away_after: Seconds = Field(default=5 * S, ge=S / 10, le=DAY)
+    drift_after: Seconds = Field(default=2 * S, ge=S / 10, le=DAY)
     outage_grace: Seconds = Field(default=60 * S, ge=0 * S, le=DAY)
     start_grace: Seconds = Field(default=0 * S, ge=0 * S, le=DAY)
+    grace_per_hour: Seconds = Field(default=900 * S, ge=0 * S, le=3600 * S)
+
+    # how many may die at once, and from when on many silent ones are rather a fault between us and them
+    expiry_rate: float = Field(default=10.0, gt=0)
+    expiry_burst: float = Field(default=50.0, ge=1)
+    preserve_rate: float = Field(default=1.0, gt=0)
+    preserve_size: int = Field(default=20, ge=2)
+    preserve_slow: float = Field(default=0.15, gt=0, le=1)
+    preserve_stop: float = Field(default=0.5, gt=0, le=1)
+    preserve_stop_fleet: float = Field(default=0.3, gt=0, le=1)
+    preserve_calm: float = Field(default=0.1, ge=0, le=1)
+    preserve_calm_for: Seconds = Field(default=60 * S, ge=0 * S, le=DAY)
+    preserve_stop_per_hour: Seconds = Field(default=300 * S, ge=0 * S, le=3600 * S)
 
     # lanes: how long a busy one lingers for company, and how much may wait
     turn_linger: Seconds = Field(default=S / 1000, ge=0 * S, le=S)
     turn_queue: int = Field(default=20_000, ge=1)
     turn_size: int = Field(default=2_000, ge=1)
+    registration_rate: float = Field(default=500.0, gt=0)
+    registration_burst: float = Field(default=2_000.0, ge=1)
     check_linger: Seconds = Field(default=S / 200, ge=0 * S, le=S)
     check_queue: int = Field(default=50_000, ge=1)
     check_size: int = Field(default=5_000, ge=1)

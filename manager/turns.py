@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-from manager.domain.calls import Call, Kill, Link, Offer, Outcome, Registration, Tick, Update
-from manager.domain.lease import Leases, Patience
-from manager.domain.refusals import Exhausted, Refusal
+from manager.admission import Admission
+from manager.domain.calls import Call, Kill, Link, Offer, Outcome, Registration, Tick, Ticked, Update
+from manager.domain.policy import Policy
+from manager.domain.refusals import Exhausted, Refusal, Unreplicated
 from manager.lane import Lane
 from manager.repository.add import add
 from manager.repository.database import Session, is_passing, is_too_long, refusal_of
@@ -25,27 +25,42 @@ TRIES = 4
 Outcomes = Sequence[Outcome | Refusal]
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the operations of a turn go by."""
-
-    leases: Leases
-    patience: Patience
-    pace: timedelta
-    notify: bool = True
+def _urgent(call: Call) -> bool:
+    """What has to get through, however many wait to be registered."""
+    return isinstance(call, (Kill, Tick))
 
 
 class Turns:
     """Runs turns on one held connection. The calls of a turn are concurrent, so their order is ours to choose."""
 
-    def __init__(self, session: Session, policy: Policy, *, linger: timedelta, size: int, queue: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        policy: Policy,
+        *,
+        linger: timedelta,
+        size: int,
+        queue: int,
+        admission: Admission | None = None,
+    ) -> None:
         self._session = session
         self._policy = policy
-        self.lane: Lane[Call, Outcome] = Lane(self._run, linger=linger, size=size, queue=queue)
+        self._admission = admission
+        self.unreplicated = 0  # turns whose changes no synchronous standby has
+        self.lane: Lane[Call, Outcome] = Lane(self._run, linger=linger, size=size, queue=queue, urgent=_urgent)
 
     async def submit(self, call: Call) -> Outcome:
         """What became of a call, once it is committed. Raises Unavailable where nobody knows."""
+        if self._admission and isinstance(call, Registration) and not call.is_manager:
+            self._admission.admit()
         return await self.lane.submit(call)
+
+    async def tick(self, call: Tick) -> Ticked:
+        """The reaper's pass. While it leaves grace to the fleet, registrations are admitted at a bounded rate."""
+        ticked = cast(Ticked, await self.submit(call))
+        if self._admission:
+            self._admission.guard(ticked.grace)
+        return ticked
 
     async def _run(self, calls: Sequence[Call]) -> Outcomes:
         try:
@@ -58,6 +73,7 @@ class Turns:
                 refusal = Exhausted("the subtree is too large for one kill: kill its children first")
             if refusal is None:
                 raise
+            self.unreplicated += isinstance(refusal, Unreplicated)
             log.warning("a turn of %d failed: %s", len(calls), error)
             return [refusal] * len(calls)
 
@@ -115,7 +131,7 @@ class Turns:
             (Offer, lambda some: offer(present, some)),
             (Link, lambda some: link(present, some)),
             (Kill, lambda some: kill(present, some)),
-            (Tick, lambda some: tick(present, some, policy.leases, policy.patience, policy.pace)),
+            (Tick, lambda some: tick(present, some, policy)),
         ]
         outcomes: dict[int, Outcome | Refusal] = {}
         for kind, operation in kinds:

@@ -11,16 +11,21 @@ import asyncpg
 
 from manager.checks import Checks
 from manager.domain.calls import Call, Kill, Link, Offer, Outcome, Registration, Tick
+from manager.domain.grace import Patience
 from manager.domain.instance import Cause, InstanceId, InstanceType, Service, ServiceType
-from manager.domain.lease import Lease, Patience, leases
+from manager.domain.lease import Lease, leases
+from manager.domain.policy import Policy
+from manager.domain.preservation import Limits
 from manager.presence import new_id
 from manager.repository.database import Database as Connections
-from manager.turns import Policy, Turns
+from manager.turns import Turns
 from tests.conftest import Database
 
 S = timedelta(seconds=1)
-LEASES = leases(Lease(30 * S, 10 * S), Lease(60 * S, 20 * S))
-POLICY = Policy(LEASES, Patience(outage_after=10 * S, outage_grace=60 * S), pace=S)
+LEASES = leases(Lease(30 * S, 10 * S), Lease(60 * S, 20 * S), Lease(15 * S, 5 * S))
+# whoever is due dies at once: what holds back has tests of its own
+AT_ONCE = Limits(rate=1e6, burst=1e6, size=10**9)
+POLICY = Policy(LEASES, Patience(), pace=S, interval=2 * S, limits=AT_ONCE)
 
 Answer = Outcome | BaseException
 

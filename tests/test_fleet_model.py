@@ -18,18 +18,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from manager.domain.calls import Kill, Link, Offer, Outcome, Reason, Registration, Tick, Update
+from manager.domain.grace import Patience
 from manager.domain.instance import Cause, InstanceId, InstanceType, Service
-from manager.domain.lease import Lease, Patience, leases
-from manager.turns import Policy
+from manager.domain.lease import Lease, leases
+from manager.domain.policy import Policy
 from tests.conftest import Database
-from tests.fleet import Fleet, S, fleet_of, service
+from tests.fleet import AT_ONCE, Fleet, S, fleet_of, service
 
 EXAMPLES = int(os.environ.get("IM_TEST_EXAMPLES", "60"))
 STEPS = 40
 
 # Long, so that no run of the suite is slow enough to make anybody older than the machine means.
-LEASES = leases(Lease(1_000 * S, 1_000 * S), Lease(2_000 * S, 3_000 * S))
-POLICY = Policy(LEASES, Patience(outage_after=10_000 * S, outage_grace=S), pace=S)
+LEASES = leases(Lease(1_000 * S, 1_000 * S), Lease(2_000 * S, 3_000 * S), Lease(1_000 * S, 1_000 * S))
+POLICY = Policy(LEASES, Patience(outage_after=10_000 * S, outage_grace=S), pace=S, interval=2 * S, limits=AT_ONCE)
 SILENCES = (1_500, 4_500, 8_000)
 
 # Those that are registered at the beginning, and those that may join.

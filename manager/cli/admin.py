@@ -1,43 +1,72 @@
 """`imctl admin`: what only an operator can know, told to the database."""
 
 import asyncio
-from typing import Annotated
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
 
 import typer
 
 from manager.cli.serve import fail, say, settings_of
+from manager.domain.grace import EPOCH_GRACE
 from manager.repository.database import Session, engine_of, refusal_of
-from manager.repository.turn import open_epoch
+from manager.repository.turn import give_grace, open_epoch
 
 
 def admin(
-    action: Annotated[str, typer.Argument(help="`new-epoch`: the database's past was changed.", metavar="new-epoch")],
+    action: Annotated[
+        str,
+        typer.Argument(
+            help="`new-epoch`: the database's past was changed. `grace`: everybody deserves five more minutes.",
+            metavar="new-epoch|grace",
+        ),
+    ],
     reason: Annotated[str, typer.Option("--reason", help="Kept with the epoch.")] = "an operator's word",
 ) -> None:
-    """Open a new epoch of the history in the database of DATABASE_URL.
+    """Tell the database of DATABASE_URL what nobody else can see.
 
-    Promotions and restores are seen by the managers themselves. A disk that was rolled back to a snapshot looks like
-    before: say it here, and streams from the lost future are refused, and everybody alive is given time.
+    new-epoch: promotions and restores are seen by the managers themselves; a disk that was rolled back to a snapshot
+    looks like before. Say it here, and streams from the lost future are refused, and everybody alive is given time.
+
+    grace: nobody who is alive expires for five minutes, for instance while a network is mended.
     """
-    if action != "new-epoch":
-        raise typer.BadParameter("there is only `new-epoch`")
+    if action not in ACTIONS:
+        raise typer.BadParameter(f"there are only {' and '.join(ACTIONS)}")
     url = settings_of().database_url
     if not url:
         fail("DATABASE_URL is not set", "name the database: DATABASE_URL=postgresql://im_server@host/instance_manager")
     try:
-        number = asyncio.run(_open(url, reason))
+        said = asyncio.run(ACTIONS[action](url, reason))
     except Exception as error:
         if refusal_of(error) is None:
             raise
         fail(f"the database cannot be used: {error}")
-    say(f"epoch {number} is open: older resume tokens are good only up to where it began")
+    say(said)
 
 
-async def _open(url: str, reason: str) -> int:
+async def _open(url: str, reason: str) -> str:
+    async with _session(url) as connection:
+        opened = await open_epoch(connection, reason, forced=True)
+    number = opened[1] if opened else 0
+    return f"epoch {number} is open: older resume tokens are good only up to where it began"
+
+
+async def _forgive(url: str, _reason: str) -> str:
+    async with _session(url) as connection:
+        until = await give_grace(connection, EPOCH_GRACE)
+    if until is None:
+        return "no more grace is left for this hour: those who are silent go on expiring"
+    return f"nobody who is alive now expires before {until:%H:%M:%S} UTC"
+
+
+@asynccontextmanager
+async def _session(url: str) -> AsyncIterator[Any]:
     session = Session(engine_of(url, name="admin"))
     try:
         async with session.use() as connection:
-            opened = await open_epoch(connection, reason, forced=True)
+            yield connection
     finally:
         await session.close()
-    return opened[1] if opened else 0
+
+
+ACTIONS = {"new-epoch": _open, "grace": _forgive}

@@ -12,7 +12,6 @@ from manager.pb.instance_manager_pb2 import (
     REASON_DEAD,
     REASON_UNKNOWN_INSTANCE,
     Bool,
-    InstanceRequest,
     Reason,
 )
 
@@ -36,6 +35,7 @@ class Heartbeat:
         self.good = good
         self.deadline = check_deadline(patience.timeout)
         self.failures = 0
+        self.told: float | None = None
         self.parted_at: float | None = None
 
     async def run(self) -> End:
@@ -57,13 +57,12 @@ class Heartbeat:
         draw = random.random()  # noqa: S311 - no secret
         if self.failures:
             return retry_delay(self.failures, self.patience.timeout, draw, asked)
-        return check_delay(self.patience.timeout, draw)
+        return check_delay(self.patience, draw, self.told)
 
     async def _check(self) -> End | None:
         sent = now()
-        request = InstanceRequest(instance_id=self.registration.description.instance_id)
         try:
-            answer = await self.registration.calls.TryHealthCheck(request, timeout=self.deadline)
+            answer, self.told = await self.registration.check(self.deadline)
         except EpochChangedError:
             answer = await self._renew()
         if not answer.value:

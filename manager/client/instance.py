@@ -16,7 +16,15 @@ from manager.client.ids import new_id
 from manager.client.notices import End, Ending, MetricsFailed, Notice
 from manager.client.pace import Patience, check_delay, now
 from manager.client.registration import Registration
-from manager.pb.instance_manager_pb2 import VLLM, InstanceDescription, KillRequest, Service, SystemMetrics
+from manager.pb.instance_manager_pb2 import (
+    VLLM,
+    WARMPOOL_CHROME_BROWSER,
+    WARMPOOL_PROXY,
+    InstanceDescription,
+    KillRequest,
+    Service,
+    SystemMetrics,
+)
 
 CLOSE_DEADLINE = 3.0
 POST_DEADLINE = 2.0
@@ -65,12 +73,15 @@ class Tasks:
     report: "asyncio.Task[None]"
 
 
+TIMEOUTS_MS = {VLLM: 60_000, WARMPOOL_CHROME_BROWSER: 15_000, WARMPOOL_PROXY: 15_000}
+
+
 def completed(description: InstanceDescription) -> InstanceDescription:
     """A copy with an id of its own where it had none, and its timeout in the open, since the pace hangs on it."""
     copy = InstanceDescription()
     copy.CopyFrom(description)
     copy.instance_id = copy.instance_id or new_id()
-    copy.timeout_ms = copy.timeout_ms or (60_000 if copy.instance_type == VLLM else 30_000)
+    copy.timeout_ms = copy.timeout_ms or TIMEOUTS_MS.get(copy.instance_type, 30_000)
     return copy
 
 
@@ -169,7 +180,7 @@ class Instance:
                 log.debug("a sample of %s was lost", self.id, exc_info=True)  # the next one replaces it
             except Exception as error:
                 tell(self.owner.told, MetricsFailed(error))
-            await asyncio.sleep(check_delay(self.description.timeout_ms / 1000, random.random()))  # noqa: S311 - no secret
+            await asyncio.sleep(check_delay(Patience(self.description.timeout_ms / 1000), random.random()))  # noqa: S311 - no secret
 
     async def _post(self, memory: Memory) -> None:
         sample = SystemMetrics(

@@ -15,11 +15,6 @@ def now() -> float:
     return time.clock_gettime(CLOCK)
 
 
-def check_delay(timeout: float, draw: float) -> float:
-    """The time to the next health check: a third of the timeout, ±20 % by `draw` (0 to 1)."""
-    return timeout / 3 * (0.8 + 0.4 * draw)
-
-
 def retry_delay(failures: int, timeout: float, draw: float, asked: float | None = None) -> float:
     """The time to the next try after so many failures in a row (from 1): full jitter below a bound that doubles.
 
@@ -52,6 +47,16 @@ class Patience:
     def limit(self, good: float, at: float) -> float | None:
         """How long a sleep or a try that begins at this time may last; the strict wake when their time is over."""
         return self.left(good, at) if self.strict else None
+
+
+def check_delay(patience: Patience, draw: float, told: float | None = None) -> float:
+    """The time to the next health check: as `told` by the manager, else a third of the timeout, ±20 % by `draw`.
+
+    `draw` is from 0 to 1. A large fleet is told longer intervals, and its timeouts grow with them; but the strict go
+    by their own.
+    """
+    own = patience.timeout / 3 * (0.8 + 0.4 * draw)
+    return own if told is None else min(told, own) if patience.strict else told
 
 
 def check_deadline(timeout: float) -> float:

@@ -7,9 +7,12 @@ from manager.pb.instance_manager_pb2 import (
     AddServiceRequest,
     Bool,
     InstanceDescription,
+    InstanceRequest,
     Service,
 )
 from manager.pb.instance_manager_pb2_grpc import TryServiceStub
+
+NEXT_CHECK = "next_check_ms"
 
 
 class Registration:
@@ -28,6 +31,13 @@ class Registration:
         answer = await self.calls.TryAddInstance(self.description)
         if not answer.value:
             raise RefusedError(f"the registration of {self.description.instance_id}", answer)
+
+    async def check(self, deadline: float) -> tuple[Bool, float | None]:
+        """One health check: the answer, and in how many seconds the manager wants the next one, where it says so."""
+        call = self.calls.TryHealthCheck(InstanceRequest(instance_id=self.description.instance_id), timeout=deadline)
+        answer = await call
+        told = next((value for key, value in await call.trailing_metadata() if key == NEXT_CHECK), None)
+        return answer, int(told) / 1000 if told else None
 
     async def add_service(self, service: Service) -> None:
         """Adds one more service. Raises RefusedError."""

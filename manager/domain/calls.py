@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
 
+from manager.domain.grace import Why
 from manager.domain.instance import MANAGER_LABEL, InstanceId, InstanceType, Service
+from manager.domain.preservation import Group, Watch
 
 
 class Reason(IntEnum):
@@ -39,6 +41,13 @@ class Outcome:
     def refused(reason: Reason) -> "Outcome":
         """It does not, and nothing changed."""
         return Outcome(reason=reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked(Outcome):
+    """Keep running, and check again after about `pause`."""
+
+    pause: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +123,31 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Beat:
+    """One moment by two clocks: the database's, and this process's monotonic one (seconds)."""
+
+    at: datetime
+    clock: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
-    """The reaper's pass: stale to told, expired to dead. `starting`: the first of its process."""
+    """The reaper's pass: stale to told, expired to dead. `starting`: the first of its process; else its last beat."""
 
     actor: str
     starting: bool = False
+    last: Beat | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticked(Outcome):
+    """What a tick found and left: why it gave grace, how much of that is left, who is held back, and the stretch."""
+
+    beat: Beat
+    why: Why | None
+    grace: timedelta
+    watches: Mapping[Group, Watch]
+    stretch: float
 
 
 Call = Registration | Update | Offer | Link | Kill | Tick

@@ -1,10 +1,18 @@
-"""How long silence is forgiven. The database tells the times; here is only the judgement."""
+"""How long an instance may be silent, and how often it should speak."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from manager.domain.instance import InstanceType
+
+WARM_POOL = (InstanceType.WARMPOOL_CHROME_BROWSER, InstanceType.WARMPOOL_PROXY)
+
+# The intervals of a growing fleet stretch by a quarter a tick at most, so that one who was told the old interval is
+# still in time; they shrink likewise. Small changes are not worth a row.
+STEP = 1.25
+WORTH = 0.05
+LONGEST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +26,18 @@ class Lease:
 Leases = Mapping[InstanceType, Lease]
 
 
-def leases(general: Lease, vllm: Lease) -> Leases:
-    """The lease of each type; a vLLM server may take longer, since it loads for minutes and answers late."""
-    return {each: vllm if each is InstanceType.VLLM else general for each in InstanceType}
+def leases(general: Lease, vllm: Lease, warm_pool: Lease) -> Leases:
+    """The lease of each type: a vLLM server loads for minutes and answers late, a warm pool is missed at once."""
+    special = {InstanceType.VLLM: vllm, **dict.fromkeys(WARM_POOL, warm_pool)}
+    return {each: special.get(each, general) for each in InstanceType}
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How to treat a gap in which nobody could check health: one of over `outage_after` earns `outage_grace`."""
+def stretched(present: float, demand: float, load: float) -> float:
+    """By what all intervals and timeouts are multiplied next, from 1 to LONGEST.
 
-    outage_after: timedelta
-    outage_grace: timedelta
-    start_grace: timedelta = timedelta(0)
-
-
-def grace_after(gap: timedelta, starting: bool, patience: Patience) -> timedelta:
-    """How long, from this tick on, those who were alive at the last one are forgiven; zero for not at all.
-
-    `gap` is the time since the last tick that any manager committed, by the database's clock; a clock that was set
-    back makes it negative, which says nothing about the silence, and counts as an outage.
+    `demand`: the health checks a second that the fleet would send unstretched; `load`: those that it may.
     """
-    outage = gap > patience.outage_after or gap < timedelta(0)
-    return max(patience.outage_grace if outage else timedelta(0), patience.start_grace if starting else timedelta(0))
+    wanted = min(max(demand / load, 1.0), LONGEST)
+    if abs(wanted - present) <= WORTH * present and wanted != 1.0:
+        return present
+    return min(max(wanted, present / STEP), present * STEP)

@@ -43,6 +43,13 @@ class Unavailable(Refusal):
         self.retry = retry
 
 
+class Unreplicated(Unavailable):
+    """Committed, but on no synchronous standby: nobody knows whether a failover would keep it."""
+
+    def __init__(self) -> None:
+        super().__init__("the change is on no standby yet, and may be lost with the primary; retry")
+
+
 class EpochChanged(Refusal):
     """The token is of another history of the database: list again."""
 

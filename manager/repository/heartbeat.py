@@ -11,40 +11,48 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from manager.domain.calls import Outcome, Reason
+from manager.domain.calls import Checked, Outcome, Reason
+from manager.domain.grace import EPOCH_GRACE
 from manager.domain.instance import Check, InstanceId
 from manager.domain.refusals import EpochChanged
 from manager.repository.database import Session
-from manager.repository.turn import EPOCH_GRACE
 
 # A statement of its own, begun after the calls arrived: a kill that was answered before is seen. The time is the
 # database's, the only one that is ever stored.
 VERDICTS = text("""
-select u.id, c.now, i.id is not null as known, i.died_revision is not null as dead,
+select u.id, c.now, c.stretch, i.id is not null as known, i.died_revision is not null as dead, i.timeout,
        exists (select from history_epoch e where e.number > 1 and e.opened_at > c.now - cast(:grace as interval))
        as restored
 from unnest(cast(:ids as uuid[])) u(id)
-cross join (select clock_timestamp() as now from control) c
-left join lateral (select id, died_revision from instance where id = u.id offset 0) i on true
+cross join (select clock_timestamp() as now, stretch from control) c
+left join lateral (select id, died_revision, timeout from instance where id = u.id offset 0) i on true
 """)
+
+Verdict = Outcome | EpochChanged
 
 LOST = "the database was restored, and does not know this instance: register it again, under the same id"
 
 
-async def verdicts(
-    connection: AsyncConnection, ids: Sequence[InstanceId]
-) -> tuple[dict[InstanceId, Outcome | EpochChanged], datetime]:
-    """What each of `ids` (at least one) is to be told, done for the living; and the time of the verdict.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When verdicts were given, by the database's clock, and by what all intervals are multiplied then."""
+
+    now: datetime
+    stretch: float
+
+
+async def verdicts(connection: AsyncConnection, ids: Sequence[InstanceId]) -> tuple[dict[InstanceId, Verdict], Moment]:
+    """What each of `ids` (at least one) is to be told: `Checked` for the living; and the moment of the verdict.
 
     To an id that a freshly restored database does not know it is never said that it must terminate.
     """
     rows = (await connection.execute(VERDICTS, {"ids": ids, "grace": EPOCH_GRACE})).all()
-    return {row.id: _verdict(row) for row in rows}, rows[0].now
+    return {row.id: _verdict(row) for row in rows}, Moment(rows[0].now, rows[0].stretch)
 
 
-def _verdict(row: Row[Any]) -> Outcome | EpochChanged:
+def _verdict(row: Row[Any]) -> Verdict:
     if row.known:
-        return Outcome.refused(Reason.DEAD) if row.dead else Outcome.done()
+        return Outcome.refused(Reason.DEAD) if row.dead else Checked(pause=row.timeout * row.stretch / 3)
     # a new one each time: every raise adds to an exception's traceback
     return EpochChanged(LOST) if row.restored else Outcome.refused(Reason.UNKNOWN_INSTANCE)
 
@@ -52,7 +60,7 @@ def _verdict(row: Row[Any]) -> Outcome | EpochChanged:
 # Sorted, since unsorted batches lock each other out; what somebody holds is skipped and asked again. Written only
 # when the stored time is older than a tenth of the timeout, or lies in the future, the clock having been set back.
 BEAT = text("""
-update heartbeat set last_seen = :now
+update heartbeat set last_seen = :now, stretch = :stretch
 where instance_id = any(:ids) and instance_id in (
     select instance_id from heartbeat
     where instance_id = any(:ids) and (last_seen <= cast(:now as timestamptz) - 0.1 * timeout or last_seen > :now)
@@ -68,8 +76,8 @@ where instance_id = any(:ids)
 
 # The row of a living instance is missing only where somebody took it away.
 HEAL = text("""
-insert into heartbeat (instance_id, timeout, last_seen)
-select id, timeout, :now from instance where id = any(:ids) and died_revision is null
+insert into heartbeat (instance_id, timeout, last_seen, stretch)
+select id, timeout, :now, :stretch from instance where id = any(:ids) and died_revision is null
 on conflict (instance_id) do nothing
 """)
 
@@ -92,24 +100,25 @@ class Heartbeats:
         """The ids by the connection that serves them, without empty groups."""
         return [Group(self._session, ids)] if ids else []
 
-    async def record(self, ids: Sequence[InstanceId], now: datetime) -> set[InstanceId]:
-        """Those of the living `ids` for whom `now`, or a time at most a tenth of their timeout older, is stored."""
+    async def record(self, ids: Sequence[InstanceId], moment: Moment) -> set[InstanceId]:
+        """Those of the living `ids` for whom this moment, or one at most a tenth of their timeout before, is stored."""
         recorded: set[InstanceId] = set()
         for group in self.groups(ids):
             async with group.session.use() as connection:
-                recorded |= await _record(connection, group.ids, now)
+                recorded |= await _record(connection, group.ids, moment)
         return recorded
 
 
-async def _record(connection: AsyncConnection, ids: Sequence[InstanceId], now: datetime) -> set[InstanceId]:
-    written = set((await connection.execute(BEAT, {"ids": ids, "now": now})).scalars())
+async def _record(connection: AsyncConnection, ids: Sequence[InstanceId], moment: Moment) -> set[InstanceId]:
+    given = {"now": moment.now, "stretch": moment.stretch}
+    written = set((await connection.execute(BEAT, {"ids": ids, **given})).scalars())
     rest = [each for each in ids if each not in written]
     if not rest:
         return written
-    rows = {row.instance_id: row.fresh for row in await connection.execute(FRESH, {"ids": rest, "now": now})}
+    rows = {row.instance_id: row.fresh for row in await connection.execute(FRESH, {"ids": rest, "now": moment.now})}
     missing = [each for each in rest if each not in rows]
     if missing:
-        await connection.execute(HEAL, {"ids": missing, "now": now})
+        await connection.execute(HEAL, {"ids": missing, **given})
     return written | {each for each, fresh in rows.items() if fresh}
 
 

@@ -4,6 +4,7 @@ Numbers in `type`, `cause` and `status` columns are the proto's; the views for p
 """
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -136,6 +137,7 @@ heartbeat = Table(
     Column("timeout", Interval, nullable=False),
     _moment("last_seen"),
     Column("told_stale", Boolean, nullable=False, server_default=text("false")),
+    Column("stretch", REAL, nullable=False, server_default=text("1")),
     PrimaryKeyConstraint("instance_id", name="heartbeat_pkey"),
     # narrow, half empty and without another index, so that every update stays on its page
     postgresql_with={
@@ -203,12 +205,15 @@ control = Table(
     Column("history_kept", Interval, nullable=False, server_default=text("interval '7 days'")),
     Column("tombstones_kept", Interval, nullable=False, server_default=text("interval '30 days'")),
     Column("serves_from", Text, nullable=False),
+    _moment("grace_at", optional=True),
+    Column("stretch", Double, nullable=False, server_default=text("1")),
     PrimaryKeyConstraint("one", name="control_pkey"),
     _check("control_one_row", "one"),
     _check("control_grace_wholly", "num_nulls(grace_from, grace_until) in (0, 2)"),
     _check("control_metrics_kept_range", "metrics_kept >= interval '1 day'"),
     _check("control_history_kept_range", "history_kept >= interval '1 second'"),
     _check("control_tombstones_outlive_history", "tombstones_kept >= history_kept"),
+    _check("control_stretch_range", "stretch >= 1"),
 )
 
 reaper_group = Table(
@@ -218,6 +223,10 @@ reaper_group = Table(
     Column("hostname", Text, nullable=False),
     Column("state", SmallInteger, nullable=False),
     _moment("since"),
+    _moment("calm_since", optional=True),
+    Column("stopped", Interval, nullable=False, server_default=text("interval '0'")),
+    _moment("stopped_at", optional=True),
+    Column("tokens", Double, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("type", "hostname", name="reaper_group_pkey"),
     _check("reaper_group_state_known", "state between 0 and 2"),
 )

@@ -15,8 +15,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.event import Event
-from manager.domain.refusals import Unavailable
+from manager.domain.grace import EPOCH_GRACE, MOST
+from manager.domain.refusals import Unreplicated
 from manager.repository.database import is_unreplicated
+from manager.repository.grace import forgive
 from manager.repository.state import encode, encode_service
 
 
@@ -63,7 +65,7 @@ left join lateral (select * from history_epoch order by number desc limit 1) e o
 async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIterator[Turn]:
     """Runs one turn; on return it is committed, as durably as the database is set up to.
 
-    Raises UnknownHistoryError, having changed nothing, where the newest epoch is of another history, and Unavailable
+    Raises UnknownHistoryError, having changed nothing, where the newest epoch is of another history, and Unreplicated
     where it is committed here but on no synchronous standby: then nobody knows what a failover would keep.
     """
     async with connection.begin():
@@ -77,7 +79,7 @@ async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIter
         if notify and present.head > row.head:
             await connection.execute(RING, {"head": str(present.head)})
     if await is_unreplicated(connection):
-        raise Unavailable("the change is on no standby yet, and may be lost with the primary; retry")
+        raise Unreplicated
 
 
 APPEND = text("""
@@ -120,38 +122,38 @@ async def _append(present: Turn) -> None:
 
 RING = text("select pg_notify('instance_manager', :head)")
 
-# After a restore or a promotion nobody has been heard of for a while, and that is nobody's fault: those who were
-# alive at the last tick that this history has are forgiven.
 EPOCH = text("""
-with opened as (
-    insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
-    select coalesce((select max(number) from history_epoch), 0) + 1, h.system_identifier, h.timeline, h.database_oid,
-           h.event_oid,
-           greatest(c.compacted_revision, (select max(revision) from event),
-                    (select max(base_revision) from history_epoch)),
-           case when exists (select from history_epoch) then :reason else 'the first' end
-    from history_here h cross join control c
-    where :forced or not exists (
-        select from (select * from history_epoch order by number desc limit 1) e
-        where (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
-            = (h.system_identifier, h.timeline, h.database_oid, h.event_oid))
-    returning epoch, number
-), forgiven as (
-    update control set
-        grace_from = case when grace_until > ticked_at then grace_from else ticked_at end,
-        grace_until = greatest(grace_until, clock_timestamp() + cast(:grace as interval))
-    where exists (select from opened where number > 1)
-)
-select epoch, number from opened
+insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
+select coalesce((select max(number) from history_epoch), 0) + 1, h.system_identifier, h.timeline, h.database_oid,
+       h.event_oid,
+       greatest(c.compacted_revision, (select max(revision) from event),
+                (select max(base_revision) from history_epoch)),
+       case when exists (select from history_epoch) then :reason else 'the first' end
+from history_here h cross join control c
+where :forced or not exists (
+    select from (select * from history_epoch order by number desc limit 1) e
+    where (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
+        = (h.system_identifier, h.timeline, h.database_oid, h.event_oid))
+returning epoch, number
 """)
-
-EPOCH_GRACE = timedelta(minutes=5)
 
 
 async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool = False) -> tuple[UUID, int] | None:
-    """Opens a new epoch and gives its id and number; None where this history of the database has one already."""
+    """Opens a new epoch and gives its id and number; None where this history of the database has one already.
+
+    After a restore or a promotion nobody has been heard of for a while, and that is nobody's fault: so those who were
+    alive at the last tick that this history has are forgiven.
+    """
     async with connection.begin():
         await connection.execute(LOCK)
-        chosen = {"reason": reason, "forced": forced, "grace": EPOCH_GRACE}
-        row = (await connection.execute(EPOCH, chosen)).one_or_none()
+        row = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).one_or_none()
+        if row is not None and row.number > 1:
+            await forgive(connection, EPOCH_GRACE, MOST)
         return None if row is None else (row.epoch, row.number)
+
+
+async def give_grace(connection: AsyncConnection, length: timedelta) -> datetime | None:
+    """An operator's word that everybody deserves more time; until when, None where the hour's share is spent."""
+    async with connection.begin():
+        await connection.execute(LOCK)
+        return await forgive(connection, length, MOST)

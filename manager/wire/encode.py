@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import random
 
 from manager.domain.calls import Outcome
 from manager.domain.event import EventType
@@ -28,6 +29,11 @@ def outcome(value: Outcome) -> pb.Bool:
     if value.reason is None:
         return pb.Bool(value=True, revision=value.revision)
     return pb.Bool(value=False, reason=pb.Reason.ValueType(value.reason))
+
+
+def pause(value: timedelta) -> str:
+    """When to check health again, in milliseconds; scattered, so that those who began together do not stay together."""
+    return str(round(value.total_seconds() * 1000 * (0.8 + 0.4 * random())))  # noqa: S311 - no secret
 
 
 def service(value: Service) -> pb.Service:

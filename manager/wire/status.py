@@ -21,6 +21,7 @@ from manager.domain.refusals import (
     Refusal,
     Stalled,
     Unavailable,
+    Unreplicated,
 )
 from manager.repository.database import refusal_of
 from manager.repository.migrations import SchemaMismatch
@@ -41,6 +42,7 @@ STATUS_OF: dict[type[Refusal], grpc.StatusCode] = {
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Stalled: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
+    Unreplicated: grpc.StatusCode.UNAVAILABLE,
     HistoryGone: grpc.StatusCode.OUT_OF_RANGE,
     EpochChanged: grpc.StatusCode.FAILED_PRECONDITION,
     VersionMismatch: grpc.StatusCode.FAILED_PRECONDITION,

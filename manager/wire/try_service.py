@@ -5,10 +5,14 @@ from typing import Any
 from grpc import aio
 
 from manager.checks import Checks
+from manager.domain.calls import Checked
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import instance_manager_pb2_grpc as grpc_pb
 from manager.turns import Turns
 from manager.wire import decode, encode
+
+# in milliseconds; the seed's Bool has no room for it
+NEXT_CHECK = "next_check_ms"
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -30,7 +34,10 @@ class TryService(grpc_pb.TryServiceServicer):
         return encode.outcome(await self._turns.submit(decode.kill(request, context.peer())))
 
     async def TryHealthCheck(self, request: pb.InstanceRequest, context: Context) -> pb.Bool:
-        return encode.outcome(await self._checks.submit(decode.instance_id("instance_id", request.instance_id)))
+        outcome = await self._checks.submit(decode.instance_id("instance_id", request.instance_id))
+        if isinstance(outcome, Checked):
+            context.set_trailing_metadata(((NEXT_CHECK, encode.pause(outcome.pause)),))
+        return encode.outcome(outcome)
 
     async def TryAddChild(self, request: pb.AddChildRequest, context: Context) -> pb.Bool:
         return encode.outcome(await self._turns.submit(decode.link(request, context.peer())))

@@ -4,7 +4,13 @@ from manager.client.pace import Patience, check_deadline, check_delay, now, retr
 
 
 def test_checks_come_at_a_third_of_the_timeout_give_or_take_a_fifth() -> None:
-    assert [check_delay(30, draw) for draw in (0, 0.5, 1)] == pytest.approx([8, 10, 12])
+    assert [check_delay(Patience(30), draw) for draw in (0, 0.5, 1)] == pytest.approx([8, 10, 12])
+
+
+def test_the_manager_may_ask_for_longer_intervals_but_not_of_the_strict() -> None:
+    assert check_delay(Patience(30), 0.5, told=25) == 25
+    assert check_delay(Patience(30, strict=True), 0.5, told=25) == 10
+    assert check_delay(Patience(30, strict=True), 0.5, told=7) == 7
 
 
 def test_retries_have_full_jitter_below_a_bound_that_doubles() -> None:

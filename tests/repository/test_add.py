@@ -35,7 +35,7 @@ async def test_a_registration_is_stored_as_it_was_sent(fleet: Fleet) -> None:
 async def test_without_a_timeout_it_is_the_default_of_the_type(fleet: Fleet) -> None:
     await fleet.add(of=InstanceType.VLLM)
     await fleet.add(of=InstanceType.WARMPOOL_PROXY)
-    assert {row["timeout"] for row in await fleet.rows("select timeout from instance")} == {30 * S, 60 * S}
+    assert {row["timeout"] for row in await fleet.rows("select timeout from instance")} == {15 * S, 60 * S}
 
 
 async def test_a_registration_with_parent_and_services_is_one_revision(fleet: Fleet) -> None:

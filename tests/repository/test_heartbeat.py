@@ -7,14 +7,14 @@ from typing import Any
 
 import asyncpg
 
-from manager.domain.calls import Kill, Outcome, Reason
+from manager.domain.calls import Checked, Kill, Outcome, Reason
 from manager.domain.instance import InstanceId
 from manager.presence import new_id
-from manager.repository.heartbeat import Heartbeats, check, mend
+from manager.repository.heartbeat import Heartbeats, Moment, check, mend
 from tests.conftest import Database
 from tests.fleet import Fleet, S
 
-DONE, DEAD, UNKNOWN = Outcome.done(), Outcome.refused(Reason.DEAD), Outcome.refused(Reason.UNKNOWN_INSTANCE)
+DONE, DEAD, UNKNOWN = Checked(pause=10 * S), Outcome.refused(Reason.DEAD), Outcome.refused(Reason.UNKNOWN_INSTANCE)
 SEEN = "select last_seen from heartbeat where instance_id = $1"
 # of those that nobody writes at this moment, so that it waits for nobody, nor anybody for it
 AGE = """
@@ -47,7 +47,7 @@ async def test_a_check_is_not_written_when_the_stored_time_is_younger(fleet: Fle
     one = await fleet.add(timeout=100 * S)
     await fleet.silence(5, one)
     before = await version(fleet, one)
-    assert await fleet.check(one) == [DONE]
+    assert await fleet.check(one) == [Checked(pause=100 * S / 3)]
     assert await version(fleet, one) == before
 
 
@@ -62,7 +62,7 @@ async def test_a_missing_row_is_healed(fleet: Fleet) -> None:
     one, gone = await fleet.add(timeout=45 * S), await fleet.add()
     await fleet.kill(gone)
     await fleet.sql.execute("delete from heartbeat")
-    assert await fleet.check(one, gone) == [DONE, DEAD]
+    assert await fleet.check(one, gone) == [Checked(pause=15 * S), DEAD]
     rows = await fleet.rows("select instance_id, timeout, told_stale from heartbeat")
     assert [tuple(row) for row in rows] == [(one, 45 * S, False)]
 
@@ -170,11 +170,13 @@ async def test_a_recorded_time_is_stored_and_none_is_recorded_that_is_not(fleet:
     await fleet.silence(20, written)
     await fleet.sql.execute("delete from heartbeat where instance_id = $1", missing)
     now: datetime = await fleet.value("select clock_timestamp()")
+    moment = Moment(now, 1.5)
     heartbeats = Heartbeats(fleet.connections.checks)
-    assert await heartbeats.record(sorted([written, fresh, missing]), now) == {written, fresh}
+    assert await heartbeats.record(sorted([written, fresh, missing]), moment) == {written, fresh}
     assert await fleet.value(SEEN, written) == now
+    assert await fleet.value("select stretch from heartbeat where instance_id = $1", written) == 1.5
     assert await fleet.value(SEEN, missing) == now, "healed, and recorded when it is asked again"
-    assert await heartbeats.record([], now) == set()
+    assert await heartbeats.record([], moment) == set()
 
 
 async def test_all_updates_of_heartbeats_stay_on_their_page(fleet: Fleet) -> None:
@@ -196,6 +198,7 @@ async def test_get_health_check_tells_when_the_deadline_is(fleet: Fleet) -> None
         assert found.healthy
         assert found.deadline == found.last_seen + 110 * S
         await fleet.silence(111, one)
+        await fleet.ticked(0)
         found = await check(connection, one)
         assert found is not None
         assert not found.healthy

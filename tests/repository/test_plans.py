@@ -40,12 +40,16 @@ GUARDED = {"instance", "parent_link", "heartbeat", "service", "instance_version"
 
 # Which of them a statement may read from one end to the other, and why.
 PASSES = {
-    "tick.DUE": {"heartbeat"},  # the reaper's one pass
-    "tick.CHANGED": {"heartbeat"},  # and its second half
+    "preservation.COUNT": {"heartbeat"},  # the reaper's one pass
+    "preservation.SURVEY": {"heartbeat", "instance"},  # and what it needs where it found somebody silent
+    "tick.DUE": {"heartbeat", "instance"},
+    "tick.CHANGED": {"heartbeat"},
+    "tick.CLAMP": {"heartbeat"},  # after the clock was set back
     "heartbeat.MISSING": {"heartbeat", "instance"},  # upkeep, every few minutes: the living against their heartbeats
     "heartbeat.ORPHANED": {"heartbeat", "instance"},
     **{f"metrics.FORGET[{name}]": {"instance"} for name in TABLE.values()},  # upkeep: latest values of the dead
 }
+TICK = {each for each in PASSES if each.startswith(("tick.", "preservation."))}
 UPKEEP = {"heartbeat.MISSING", "heartbeat.ORPHANED", *(each for each in PASSES if each.startswith("metrics."))}
 # A list of no filter but its page goes through the living by id, and so does one by kinds, of which there are few.
 LISTED = {(), ("service_types",), ("types",), ("types", "service_types")}
@@ -166,6 +170,7 @@ def statements() -> Iterator[tuple[str, TextClause | str]]:
 STATEMENTS = dict(statements())
 # What has no plan, and what calls the owner's functions, which are looked at below.
 UNPLANNED = {
+    "tick.NARROW",
     "tick.WIDE",
     "turn.LOCK",
     "turn.RING",
@@ -223,7 +228,7 @@ def passes(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", sorted(STATEMENTS.keys() - UNPLANNED))
 async def test_no_statement_reads_a_whole_table_but_those_that_must(crowd: Database, name: str) -> None:
-    setting = {"enable_seqscan": "on"} if name in UPKEEP or name in ("tick.DUE", "tick.CHANGED") else {}
+    setting = {"enable_seqscan": "on"} if name in UPKEEP or name in TICK else {}
     connection = await connect(crowd.url, name="plans", **setting)
     read = await explained(connection, STATEMENTS[name])
     await connection.close()

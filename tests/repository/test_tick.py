@@ -1,19 +1,18 @@
 """Ticks: silence is told, then forgiven for a while, then death; an outage of ours is nobody's silence."""
 
 import asyncio
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
-from manager.domain.calls import Outcome, Registration, Tick
+from manager.domain.calls import Registration, Tick
+from manager.domain.grace import Patience
 from manager.domain.instance import Cause, InstanceType
-from manager.domain.lease import Patience
 from manager.presence import new_id
 from manager.repository.heartbeat import check
 from manager.repository.instances import find
-from manager.repository.tick import EXPIRED_LIMIT
-from manager.turns import Policy
+from manager.repository.tick import DUE_OF_GROUP
 from tests.conftest import Database
-from tests.fleet import LEASES, Fleet, S, fleet_of
+from tests.fleet import POLICY, Fleet, S, fleet_of
 
 # timeout 30 s and grace 10 s (VLLM 60 and 20); a stored time may be a tenth of the timeout old
 STALE, EXPIRED = 34, 44
@@ -66,14 +65,37 @@ async def test_staleness_does_not_cascade_and_death_does(fleet: Fleet) -> None:
     assert await fleet.told("REMOVED") == [parent, child, grandchild]
 
 
-async def test_each_of_many_expires_by_a_revision_of_its_own_deepest_first(fleet: Fleet) -> None:
-    ids = await fleet.chain(4)
+async def test_who_expires_with_its_parent_dies_of_that(fleet: Fleet) -> None:
+    """A host that is gone is one death with all that it took along, and the log says so."""
+    top, *rest = await fleet.chain(4)
+    await fleet.silence(EXPIRED)
+    await fleet.tick()
+    deaths = await fleet.deaths()
+    assert deaths[top][1:] == (Cause.EXPIRED, top)
+    assert {deaths[each][1:] for each in rest} == {(Cause.PARENT_DIED, top)}
+    assert {revision for revision, *_ in deaths.values()} == {deaths[top][0]}
+    assert await fleet.told("REMOVED") == [top, *rest]
+
+
+async def test_who_expires_below_a_living_parent_dies_by_itself(fleet: Fleet) -> None:
+    top, middle, *below = await fleet.chain(4)
+    await fleet.silence(EXPIRED, top, *below)
+    await fleet.tick()
+    deaths = await fleet.deaths()
+    assert deaths[top][1] is Cause.EXPIRED
+    assert deaths[middle][1:] == (Cause.PARENT_DIED, top)
+    assert deaths[below[0]][1:] == (Cause.EXPIRED, below[0])
+    assert deaths[below[1]][1:] == (Cause.PARENT_DIED, below[0])
+
+
+async def test_each_of_many_expires_by_a_revision_of_its_own(fleet: Fleet) -> None:
+    ids = [await fleet.add() for _ in range(4)]
     await fleet.silence(EXPIRED)
     await fleet.tick()
     assert {each: (cause, root) for each, (_, cause, root) in (await fleet.deaths()).items()} == {
         each: (Cause.EXPIRED, each) for each in ids
     }
-    assert await fleet.told("REMOVED") == ids[::-1]
+    assert sorted(await fleet.told("REMOVED")) == sorted(ids)
     assert [revision for revision, *_ in await fleet.story(1)][-4:] == [5, 6, 7, 8]
 
 
@@ -109,7 +131,7 @@ async def test_after_a_gap_those_alive_at_the_last_tick_before_it_are_forgiven(f
         found = await check(connection, one)
         assert found is not None
         assert found.healthy
-        assert timedelta(seconds=50) < found.deadline - await fleet.value("select clock_timestamp()") <= 60 * S
+        assert 50 * S < found.deadline - await fleet.value("select clock_timestamp()") <= 60 * S
     await fleet.tick()
     assert await fleet.living() == {one}
 
@@ -133,7 +155,9 @@ async def test_who_stays_silent_dies_when_the_grace_is_over(fleet: Fleet) -> Non
     one = await fleet.add()
     await fleet.silence(100, one)
     await fleet.tick(since=80)
-    await fleet.sql.execute("update control set grace_until = clock_timestamp() - interval '1 s'")
+    await fleet.sql.execute(
+        "update control set grace_until = clock_timestamp() - interval '1 s', grace_at = grace_at - interval '60 s'"
+    )
     await fleet.tick()
     assert await fleet.living() == set()
 
@@ -178,7 +202,7 @@ async def test_a_tick_just_made_by_a_neighbour_is_enough(fleet: Fleet, other: Fl
     silent = await fleet.add()
     await fleet.silence(EXPIRED, silent)
     (skipped,) = await other.do(Tick("another"))
-    assert skipped == Outcome.done()
+    assert skipped.reason is None
     assert await fleet.living() == {silent}
     await other.tick(since=2)
     assert await fleet.living() == set()
@@ -186,7 +210,7 @@ async def test_a_tick_just_made_by_a_neighbour_is_enough(fleet: Fleet, other: Fl
 
 async def test_the_first_tick_of_a_process_is_never_skipped_and_gives_its_start_grace(database: Database) -> None:
     patience = Patience(outage_after=10 * S, outage_grace=60 * S, start_grace=20 * S)
-    async with fleet_of(database, Policy(LEASES, patience, pace=S)) as fleet:
+    async with fleet_of(database, replace(POLICY, patience=patience)) as fleet:
         await fleet.tick()
         one = await fleet.add()
         await fleet.silence(EXPIRED, one)
@@ -203,7 +227,7 @@ async def test_the_first_tick_of_a_process_is_never_skipped_and_gives_its_start_
 
 async def test_a_shorter_grace_does_not_cut_a_longer_one(database: Database) -> None:
     patience = Patience(outage_after=10 * S, outage_grace=60 * S, start_grace=20 * S)
-    async with fleet_of(database, Policy(LEASES, patience, pace=S)) as fleet:
+    async with fleet_of(database, replace(POLICY, patience=patience)) as fleet:
         await fleet.tick(since=80)
         first = await grace(fleet)
         await fleet.tick(starting=True)
@@ -272,11 +296,11 @@ async def test_the_read_rule_and_the_reaper_are_one(fleet: Fleet) -> None:
 
 
 async def test_more_than_one_pass_can_take_is_left_to_the_next(fleet: Fleet) -> None:
-    ids = [new_id() for _ in range(EXPIRED_LIMIT + 200)]
+    ids = [new_id() for _ in range(DUE_OF_GROUP + 20)]
     await fleet.do(*(Registration(each, InstanceType.CHROME_BROWSER) for each in ids))
     await fleet.silence(EXPIRED)
     await fleet.tick()
-    assert len(await fleet.living()) == 200
+    assert len(await fleet.living()) == 20
     await fleet.tick()
     assert await fleet.living() == set()
     assert sorted(await fleet.told("REMOVED")) == sorted(ids)
