@@ -49,7 +49,9 @@ async def test_a_registered_instance_is_healthy_and_its_clock_has_started(fleet:
     assert found == sent
 
 
-@pytest.mark.parametrize(("kind", "timeout"), [(pb.CHROME_BROWSER, 30_000), (pb.VLLM, 60_000)])
+@pytest.mark.parametrize(
+    ("kind", "timeout"), [(pb.CHROME_BROWSER, 30_000), (pb.VLLM, 60_000), (pb.WARMPOOL_PROXY, 15_000)]
+)
 async def test_without_a_timeout_an_instance_has_its_types(
     fleet: Fleet, kind: pb.InstanceType.ValueType, timeout: int
 ) -> None:
@@ -501,3 +503,14 @@ async def test_the_stale_comes_back_by_a_health_check(fleet: Fleet) -> None:
     assert (await refusal(fleet.get(instance))).code == grpc.StatusCode.NOT_FOUND
     assert (await fleet.caller.tries.TryHealthCheck(request(instance))).value
     assert (await fleet.get(instance)).status == pb.STATUS_HEALTHY
+
+
+async def test_a_health_check_is_told_when_to_check_again(fleet: Fleet) -> None:
+    asked, instance = set(), await fleet.add()
+    for _ in range(20):
+        call = fleet.caller.tries.TryHealthCheck(pb.InstanceRequest(instance_id=instance))
+        assert (await call).value
+        asked.add(int(dict(await call.trailing_metadata())["next_check_ms"]))
+    assert min(asked) >= 8_000
+    assert max(asked) <= 12_000
+    assert len(asked) > 10, "scattered"

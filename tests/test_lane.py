@@ -1,0 +1,88 @@
+"""Lanes: who goes first, and who never goes at all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from manager.domain.refusals import Exhausted, Refusal
+from manager.lane import Lane
+
+
+class Work:
+    """Takes what a lane gives, when it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go = asyncio.Event()
+
+    async def run(self, calls: Sequence[int]) -> Sequence[int | Refusal]:
+        self.batches.append(list(calls))
+        await self.go.wait()
+        return list(calls)
+
+
+@asynccontextmanager
+async def lane_of(work: Work, *, size: int = 3, queue: int = 5) -> AsyncIterator[Lane[int, int]]:
+    """A lane for which a hundred and more is urgent."""
+    lane: Lane[int, int] = Lane(
+        work.run, linger=timedelta(0), size=size, queue=queue, urgent=lambda number: number >= 100
+    )
+    task = asyncio.create_task(lane.serve())
+    yield lane
+    work.go.set()
+    lane.close()
+    await task
+
+
+async def waiting(lane: Lane[int, int], *numbers: int) -> list["asyncio.Task[int]"]:
+    tasks = [asyncio.create_task(lane.submit(each)) for each in numbers]
+    await asyncio.sleep(0.01)
+    return tasks
+
+
+async def test_the_urgent_go_first() -> None:
+    work = Work()
+    async with lane_of(work) as lane:
+        tasks = await waiting(lane, 1)
+        tasks += await waiting(lane, 2, 3, 4, 100, 101)
+        work.go.set()
+        assert await asyncio.gather(*tasks) == [1, 2, 3, 4, 100, 101]
+        assert work.batches == [[1], [100, 101, 2], [3, 4]]
+
+
+async def test_a_full_queue_has_room_for_the_urgent() -> None:
+    work = Work()
+    async with lane_of(work) as lane:
+        tasks = await waiting(lane, 1)
+        tasks += await waiting(lane, 2, 3, 4, 5, 6)
+        with pytest.raises(Exhausted):
+            await lane.submit(7)
+        tasks += await waiting(lane, 100)
+        work.go.set()
+        assert (await asyncio.gather(*tasks))[-1] == 100
+
+
+async def test_the_urgent_are_bounded_too() -> None:
+    work = Work()
+    async with lane_of(work, queue=2) as lane:
+        tasks = await waiting(lane, 1)
+        tasks += await waiting(lane, 100, 101)
+        with pytest.raises(Exhausted):
+            await lane.submit(102)
+        work.go.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_call_whose_caller_has_given_up_is_never_carried_out() -> None:
+    """What comes after its deadline must cost the database nothing, least of all after an outage."""
+    work = Work()
+    async with lane_of(work) as lane:
+        tasks = await waiting(lane, 1)
+        late, patient = await waiting(lane, 2, 3)
+        late.cancel()
+        work.go.set()
+        assert await asyncio.gather(*tasks, patient) == [1, 3]
+        assert work.batches == [[1], [3]]
