@@ -58,11 +58,9 @@ def described(
 async def lose(database: Database, *ids: str) -> None:
     """The database is restored from before these were registered."""
     for table, column in (
-        ("heartbeat", "instance_id"),
         ("service", "instance_id"),
         ("parent_link", "child_id"),
         ("parent_link", "parent_id"),
-        ("instance", "id"),
         ("event", "instance_id"),
     ):
         await database.run(f"delete from {table} where {column} = any($1)", ids)
@@ -70,6 +68,9 @@ async def lose(database: Database, *ids: str) -> None:
     async with connections.turns.use() as connection:
         assert await open_epoch(connection, "a test", forced=True) is not None
     await connections.close()
+    # last: whoever is unknown while there is no new epoch is told to terminate
+    for table, column in (("heartbeat", "instance_id"), ("instance", "id")):
+        await database.run(f"delete from {table} where {column} = any($1)", ids)
 
 
 async def found(client: Client, instance_id: str) -> InstanceDescription:

@@ -531,7 +531,7 @@ async def test_a_stale_one_that_comes_to_match_is_stale(database: Database, sett
     ):
         await fleet.wait_synced(10)
         one = await add(client, WARMPOOL_CHROME_BROWSER)
-        await silence(database, one)
+        await silence(database, one, 18)
         async with asyncio.timeout(10):
             while not await database.value("select told_stale from heartbeat where instance_id = $1", one):
                 await asyncio.sleep(0.02)
@@ -540,10 +540,12 @@ async def test_a_stale_one_that_comes_to_match_is_stale(database: Database, sett
         assert fleet.instances() == []
 
 
-async def silence(database: Database, instance_id: str) -> None:
+async def silence(database: Database, instance_id: str, seconds: int = 35) -> None:
     """As if it had not been heard of for longer than its timeout."""
     await database.run(
-        "update heartbeat set last_seen = last_seen - interval '35 s' where instance_id = $1", instance_id
+        "update heartbeat set last_seen = last_seen - make_interval(secs => $2) where instance_id = $1",
+        instance_id,
+        seconds,
     )
 
 
