@@ -9,14 +9,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from manager import reaper, subscription, turns
+from manager import reaper, server, subscription, turns
 from manager.__main__ import main
 from manager.domain.event import Event
 from manager.repository import kill, tick
@@ -74,7 +73,7 @@ def mid_cascade() -> None:
             die_if_armed()
         return revisions
 
-    kill.slay = slain
+    vars(kill)["slay"] = slain
 
 
 def in_the_reaper() -> None:
@@ -85,7 +84,7 @@ def in_the_reaper() -> None:
         await told(*arguments)
         die_if_armed()
 
-    tick._tell = telling
+    vars(tick)["_tell"] = telling
 
 
 def stalled_loop() -> None:
@@ -96,9 +95,7 @@ def stalled_loop() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, time.sleep, 2.5)
         await original(*arguments)
 
-    import manager.server as server
-
-    server.reap = reaping
+    vars(server)["reap"] = reaping
 
 
 # ── mutants ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -126,7 +123,8 @@ def reply_before_commit() -> None:
     """Who waits for a turn is answered before it is committed."""
 
     async def ran(self: turns.Turns, calls: Sequence[Any]) -> Any:
-        outcomes: Any = None
+        if previous := getattr(self, "_late", None):
+            await previous
         async with self._session.use() as connection:
             manager = turn_module.turn(connection)
             present = await manager.__aenter__()
@@ -137,9 +135,6 @@ def reply_before_commit() -> None:
             await manager.__aexit__(None, None, None)
 
         self._late = asyncio.create_task(finish())  # type: ignore[attr-defined]
-        if previous := getattr(self, "_later", None):
-            await previous
-        self._later = self._late  # type: ignore[attr-defined]
         return outcomes
 
     turns.Turns._turn = ran  # type: ignore[method-assign]
@@ -152,16 +147,9 @@ def skipped_lock() -> None:
 
 def local_clock() -> None:
     """The reaper judges by the clock of its own machine, which is wrong."""
-    original = turn_module.turn
-
-    @asynccontextmanager
-    async def ahead(connection: AsyncConnection, **options: Any) -> AsyncIterator[Turn]:
-        async with original(connection, **options) as present:
-            yield present
-
-    turns.turn = ahead
     for name in ("DUE", "EXPIRED", "ROOTS"):
-        setattr(tick, name, text(str(getattr(tick, name)).replace("l.now >", "l.now + interval '3 seconds' >")))
+        fast = str(getattr(tick, name)).replace("l.now >", "l.now + interval '3 seconds' >")
+        setattr(tick, name, text(fast))
 
 
 def resume_off_by_one() -> None:
@@ -180,8 +168,6 @@ def split_revision() -> None:
     tell = Turn.tell
 
     def split(self: Turn, *events: Event) -> None:
-        from dataclasses import replace
-
         for each in events:
             if self.events and self.events[-1].revision >= each.revision:
                 self.head += 1
