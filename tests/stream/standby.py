@@ -70,19 +70,19 @@ class Standby:
 
     async def lose_touch(self) -> None:
         """Hears of the primary no more."""
-        await _value(self.url, "alter system set primary_conninfo = ''")
-        await _value(self.url, "select pg_reload_conf()")
-        while await _value(self.url, "select count(*) from pg_stat_wal_receiver"):
+        await value(self.url, "alter system set primary_conninfo = ''")
+        await value(self.url, "select pg_reload_conf()")
+        while await value(self.url, "select count(*) from pg_stat_wal_receiver"):
             await asyncio.sleep(0.02)
 
     async def reaches(self, position: str) -> None:
         """Returns once it has replayed the primary's log up to there."""
-        while not await _value(self.url, f"select pg_last_wal_replay_lsn() >= '{position}'"):
+        while not await value(self.url, f"select pg_last_wal_replay_lsn() >= '{position}'"):
             await asyncio.sleep(0.02)
 
     async def promote(self) -> Database:
         """Makes a primary of it."""
-        assert await _value(self.url, "select pg_promote()")
+        assert await value(self.url, "select pg_promote()")
         return addressed(self.url)
 
 
@@ -91,7 +91,7 @@ async def position(database: Database) -> str:
     return str(await database.value("select pg_current_wal_flush_lsn()::text"))
 
 
-async def _value(url: str, statement: str) -> object:
+async def value(url: str, statement: str) -> object:
     """The one value of a statement, as soon as somebody answers."""
     give_up = time.monotonic() + 20
     while True:
@@ -119,7 +119,7 @@ def standby_of(primary: Postgres) -> Iterator[Standby]:
         backup = ("--pgdata", folder, "--dbname", source, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
         code, printed = account.run(found.folder / "pg_basebackup", *backup)
         assert code == 0, printed
-        process = _run(account, found.postgres, folder, port)
+        process = run(account, found.postgres, folder, port)
         try:
             yield Standby(primary, port)
         finally:
@@ -128,7 +128,8 @@ def standby_of(primary: Postgres) -> Iterator[Standby]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(account: Account, postgres: Path, folder: Path, port: int) -> "subprocess.Popen[bytes]":
+def run(account: Account, postgres: Path, folder: Path, port: int) -> "subprocess.Popen[bytes]":
+    """A server on that folder."""
     settings = {**SETTINGS, "port": str(port)}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     return account.spawn([postgres, "-D", folder, *options], subprocess.DEVNULL)

@@ -1,22 +1,25 @@
 """A database that was promoted, restored or copied is another history: old tokens are judged, and nobody is misled."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 
+from manager.client import Client, Fleet, Instance
 from manager.embedded import start
 from manager.pb import instance_manager_pb2 as pb
 from manager.settings import Settings
-from tests.conftest import Database, at
+from tests.conftest import Database, at, serving
 from tests.stream import standby
 from tests.stream.changes import Changes
 from tests.stream.conftest import Managers, beginning, managers_of
 from tests.stream.plain import facts
 from tests.stream.reader import Story, Stream, listening, place_of, refused
+from tests.stream.restore import archived
 from tests.stream.validators import Case, broken
 from tests.wire.caller import Refused
 
@@ -136,6 +139,63 @@ async def replayed(managers: Managers) -> list[pb.InstanceUpdate]:
     story = Story(pb.SubscribeRequest(event_types=EVERYTHING, send_bookmarks=True))
     async with listening(managers.addresses[0], story, token=await beginning(managers.database)) as stream:
         return await stream.until(await managers.fleet.head())
+
+
+# ── a point in time ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_restore_to_a_point_in_time_is_another_history(settings: Settings, often: None) -> None:
+    story = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
+    with standby.cluster() as primary:
+        database = await standby.migrated(primary)
+        async with archived(primary) as archive:
+            async with managers_of(database, on(settings, database), 1) as managers:
+                kept = await recorded(managers, 20, story)
+                await archive.point("before")
+                lost = await recorded(managers, 10, story)
+                await archive.complete()
+            archive.lose_primary()
+            async with archive.restored("before") as restored:
+                await judge_restored(restored, settings, kept, lost)
+
+
+async def test_clients_of_a_restored_fleet_find_back_by_themselves(settings: Settings) -> None:
+    with standby.cluster() as primary:
+        database = await standby.migrated(primary)
+        async with archived(primary) as archive, AsyncExitStack() as clients:
+            hurried = on(settings, database).model_copy(update={"reaper_interval": timedelta(milliseconds=300)})
+            async with serving(hurried) as manager:
+                client = await clients.enter_async_context(Client(manager.addresses[0]))
+                fleet = await clients.enter_async_context(Fleet(client))
+                old = await clients.enter_async_context(Instance(client, browser()))
+                await archive.point("before")
+                new = await clients.enter_async_context(Instance(client, browser()))
+                await until(lambda: {old.id, new.id} <= shown(fleet))
+                await archive.complete()
+            archive.lose_primary()
+            port = int(manager.addresses[0].rpartition(":")[2])
+            async with archive.restored("before"), serving(hurried.model_copy(update={"port": port})):
+                await until(lambda: {old.id, new.id} <= shown(fleet) and fleet.fresh)
+                async with asyncio.timeout(20):
+                    while True:
+                        listed = await client.get.GetAllInstances(pb.InstanceFilter())
+                        if {each.instance_id for each in listed.instances} == shown(fleet) >= {old.id, new.id}:
+                            break
+                        await asyncio.sleep(0.1)
+
+
+def browser() -> pb.InstanceDescription:
+    return pb.InstanceDescription(instance_type=pb.CHROME_BROWSER, timeout_ms=2_000)
+
+
+def shown(fleet: Fleet) -> set[str]:
+    return {each.id for each in fleet.instances()}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.05)
 
 
 # ── a standby ────────────────────────────────────────────────────────────────────────────────────────────────────────
