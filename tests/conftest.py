@@ -27,6 +27,8 @@ from manager.settings import Settings
 
 TEMPLATE = "im_template"
 PASSWORD = "im-test-only"
+# false: the whole suite does without LISTEN and NOTIFY
+NOTIFY = Settings().notify
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,13 +19,13 @@ from manager.domain.preservation import Limits
 from manager.presence import new_id
 from manager.repository.database import Database as Connections
 from manager.turns import Turns
-from tests.conftest import Database
+from tests.conftest import NOTIFY, Database
 
 S = timedelta(seconds=1)
 LEASES = leases(Lease(30 * S, 10 * S), Lease(60 * S, 20 * S), Lease(15 * S, 5 * S))
 # whoever is due dies at once: what holds back has tests of its own
 AT_ONCE = Limits(rate=1e6, burst=1e6, size=10**9)
-POLICY = Policy(LEASES, Patience(), pace=S, interval=2 * S, limits=AT_ONCE)
+POLICY = Policy(LEASES, Patience(), pace=S, interval=2 * S, limits=AT_ONCE, notify=NOTIFY)
 
 Answer = Outcome | BaseException
 

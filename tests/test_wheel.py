@@ -15,7 +15,11 @@ from tests.conftest import PASSWORD, _recreate, at
 
 ROOT = Path(__file__).resolve().parent.parent
 UV = ROOT / ".tools/bin/uv"
-BARE = {name: value for name, value in os.environ.items() if not name.startswith(("IM_", "VIRTUAL_ENV", "PYTHON"))}
+BARE = {
+    name: value
+    for name, value in os.environ.items()
+    if name == "IM_NOTIFY" or not name.startswith(("IM_", "VIRTUAL_ENV", "PYTHON"))
+}
 
 TALK = """
 import asyncio, sys

@@ -55,7 +55,7 @@ class Running:
 
 def environment(address: str, **more: str) -> dict[str, str]:
     """Ours, without what an `imctl run` around the tests would have said."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("IM_")}
+    kept = {name: value for name, value in os.environ.items() if name == "IM_NOTIFY" or not name.startswith("IM_")}
     return kept | {"IM_ADDRESS": address} | more
 
 

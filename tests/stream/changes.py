@@ -4,7 +4,13 @@ import random
 from collections.abc import Awaitable
 from typing import Any
 
+from manager.domain.calls import Registration
+from manager.domain.event import Event, EventType
+from manager.domain.instance import Instance, InstanceType
 from manager.pb import instance_manager_pb2 as pb
+from manager.presence import new_id
+from manager.repository.turn import Turn
+from tests.fleet import LEASES
 from tests.wire.caller import Caller
 from tests.wire.fleet import debug_port, description
 
@@ -86,3 +92,11 @@ def filters(seed: int, subtrees: list[str]) -> dict[str, Any]:
         *({"parent_id": each} for each in subtrees[:1]),
     ]
     return some[seed % len(some)]
+
+
+def held(present: Turn) -> None:
+    """A change such as a manager makes, but that only the history knows of it."""
+    call = Registration(new_id(), InstanceType.VLLM, hostname="held")
+    revision = present.next_revision()
+    one = Instance(call.id, call.type, call.hostname, LEASES[call.type].timeout, present.now, revision, revision)
+    present.tell(Event(revision, EventType.ADDED, one.id, None, one))

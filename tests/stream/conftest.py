@@ -13,7 +13,7 @@ from manager import subscription
 from manager.domain.filter import ResumeToken
 from manager.settings import Settings
 from manager.wire import encode
-from tests.conftest import PASSWORD, Database, at, serving
+from tests.conftest import NOTIFY, PASSWORD, Database, at, serving
 from tests.stream.plain import Fact, facts
 from tests.stream.reader import Story, listening
 from tests.stream.validators import Case
@@ -85,7 +85,7 @@ async def _shared(cluster: str, template: str, *, notify: bool) -> AsyncIterator
         port=0,
         reaper_interval=timedelta(seconds=60),
         drain=timedelta(milliseconds=200),
-        notify=notify,
+        notify=notify and NOTIFY,
     )
     async with managers_of(database, settings, 2) as managers:
         yield managers

@@ -13,7 +13,7 @@ from manager.client import Client, Fleet, Instance
 from manager.embedded import start
 from manager.pb import instance_manager_pb2 as pb
 from manager.settings import Settings
-from tests.conftest import Database, at, serving
+from tests.conftest import NOTIFY, Database, at, serving
 from tests.stream import standby
 from tests.stream.changes import Changes
 from tests.stream.conftest import Managers, beginning, managers_of
@@ -74,7 +74,7 @@ async def epochs(database: Database) -> list[int]:
 async def test_an_epoch_that_changes_nothing_ends_no_stream(
     notify: bool, database: Database, settings: Settings, often: None
 ) -> None:
-    async with managers_of(database, settings.model_copy(update={"notify": notify}), 2) as managers:
+    async with managers_of(database, settings.model_copy(update={"notify": notify and NOTIFY}), 2) as managers:
         before = await recorded(managers, 20)
         story = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
         async with listening(managers.addresses[1], story, token=before[10].resume_token) as stream:
