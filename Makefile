@@ -34,8 +34,9 @@ stream: .venv/.ok ## break the stream for ten minutes, and 1,000 variants of a r
 	IM_STREAM_SECONDS=$${IM_STREAM_SECONDS:-600} $(BIN)/python -m pytest -q -s tests/stream/test_chaos.py
 	IM_ROUTER_VARIANTS=$${IM_ROUTER_VARIANTS:-1000} $(BIN)/python -m pytest -q --timeout 3600 tests/test_router.py
 
-bench: .venv/.ok ## from a commit on one manager to its delivery on another, as a histogram
+bench: .venv/.ok ## from a commit to its delivery on another manager; many subscribers beside a stalled one
 	$(BIN)/python -m bench.stream
+	$(BIN)/python -m bench.fanout
 
 format: .venv/.ok ## format the code, and mend what the linter can
 	$(BIN)/ruff format .

@@ -10,8 +10,6 @@ own decoding counts too.
 
 import argparse
 import asyncio
-import os
-import platform
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -21,19 +19,18 @@ from itertools import count
 import asyncpg
 from grpc import aio
 
+from bench.scene import NAME, SERVE, machine, prepared, quantile
 from manager.embedded import Postgres, start
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb.instance_manager_pb2_grpc import SubscribeServiceStub, TryServiceStub
 from manager.pb.version import PROTO_VERSION
 from manager.presence import new_id
-from manager.repository import migrations
 from tests.processes import started
 
 VERSION = (("proto_version", PROTO_VERSION),)
 BOUNDS = (1, 2, 3, 5, 8, 13, 20, 30, 50, 80, 130, 200, 500, 1000, 2000)  # milliseconds
 INSTANCES = 200
 WARM_UP = 2.0
-NAME = "bench"
 
 
 @dataclass
@@ -46,7 +43,7 @@ class Run:
     def show(self, title: str) -> None:
         """The histogram, one line a bucket."""
         delays = sorted(each * 1000 for each in self.delays)
-        points = {name: delays[min(len(delays) - 1, int(len(delays) * share))] for name, share in SHARES.items()}
+        points = {name: quantile(delays, share) for name, share in SHARES.items()}
         shown = ", ".join(f"{name} {value:.1f}" for name, value in points.items())
         print(f"\n{title}: {len(delays)} deliveries, {self.rate:.0f} changes/s; ms: {shown}, max {delays[-1]:.1f}")
         low = 0.0
@@ -61,25 +58,21 @@ numbers = count()
 SHARES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p99.9": 0.999}
 
 
-async def prepared(postgres: Postgres) -> str:
+async def timed(postgres: Postgres) -> str:
     """A migrated database whose commits are timed; its address for the server's role."""
-    await postgres.create_database(NAME)
+    url = await prepared(postgres)
     connection = await asyncpg.connect(postgres.url())
     await connection.execute("alter system set track_commit_timestamp = on")
     await connection.close()
     postgres.restart()
-    await migrations.upgrade(postgres.url(database=NAME))
-    await postgres.grant_login("im_server")
-    return postgres.url("im_server", NAME)
+    return url
 
 
 async def measure(postgres: Postgres, url: str, rate: int, seconds: float, *, notify: bool) -> Run:
     """One run on two fresh managers."""
-    arguments = ("serve", "--port", "0", "--bind", "127.0.0.1")
     async with AsyncExitStack() as stack:
         managers = [
-            await stack.enter_async_context(started(*arguments, DATABASE_URL=url, IM_NOTIFY=str(notify)))
-            for _ in range(2)
+            await stack.enter_async_context(started(*SERVE, DATABASE_URL=url, IM_NOTIFY=str(notify))) for _ in range(2)
         ]
         writing, reading = [await stack.enter_async_context(aio.insecure_channel(each.address)) for each in managers]
         tries = TryServiceStub(writing)
@@ -162,12 +155,9 @@ async def main() -> None:
     parser.add_argument("--rate", type=int, action="append", help="changes a second; may be given more than once")
     parser.add_argument("--seconds", type=float, default=10.0)
     asked = parser.parse_args()
-    load = os.getloadavg()[0]
     with start(None, ephemeral=True) as postgres:
-        print(
-            f"{os.cpu_count()} cores, {platform.machine()}, PostgreSQL {postgres.version} (fsync on), load {load:.1f}"
-        )
-        url = await prepared(postgres)
+        print(machine(postgres))
+        url = await timed(postgres)
         for rate in asked.rate or (100, 1000):
             for notify in (True, False):
                 run = await measure(postgres, url, rate, asked.seconds, notify=notify)

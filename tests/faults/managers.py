@@ -115,13 +115,16 @@ class Manager:
         """All that it has logged."""
         return os.pread(self.log.fileno(), 64 << 20, 0).decode(errors="replace")
 
-    def resident(self) -> int:
-        """Its memory, in bytes."""
-        return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())[1]) * 1024  # type: ignore[index]
-
     def open_files(self) -> int:
         """Its file descriptors."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+def resident(pid: int) -> int:
+    """The memory of a process, in bytes."""
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024
 
 
 def few_files() -> None:

@@ -1,0 +1,76 @@
+"""`python -m bench.readers ADDRESS COUNT`: so many subscribers, as cheap as a client can be.
+
+They say `ready` on stdout once all are connected. Each line on stdin is a command: `take N` waits until every one has
+N more messages and answers with their times of arrival (seconds, on this machine's clock), one line a subscriber;
+`end` ends. A subscriber whose stream ends says so in place of its times.
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+from grpc import aio
+
+from manager.pb import instance_manager_pb2 as pb
+from manager.pb.version import PROTO_VERSION
+
+VERSION = (("proto_version", PROTO_VERSION),)
+METHOD = "/instance_manager.SubscribeService/SubscribeToInstanceUpdates"
+A_CONNECTION = 100
+WITHIN = 300.0
+
+
+class Reader:
+    """One subscriber; it looks at no message."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.size = 0
+        self.ended = ""
+        self.connected = asyncio.Event()
+
+    async def read(self, channel: aio.Channel, request: bytes) -> None:
+        """Reads for ever."""
+        method = channel.unary_stream(METHOD, request_serializer=None, response_deserializer=None)
+        call = method(request, metadata=VERSION)
+        try:
+            await call.initial_metadata()
+            self.connected.set()
+            async for message in call:
+                self.times.append(time.time())
+                self.size += len(message)
+        except aio.AioRpcError as error:
+            self.ended = error.code().name
+            self.connected.set()
+
+
+async def main(address: str, count: int) -> None:
+    """Connects, and obeys."""
+    request = pb.SubscribeRequest(event_types=[pb.ADDED, pb.REMOVED, pb.UPDATED]).SerializeToString()
+    channels = [
+        aio.insecure_channel(address, (("grpc.use_local_subchannel_pool", 1),))
+        for _ in range((count + A_CONNECTION - 1) // A_CONNECTION)
+    ]
+    readers = [Reader() for _ in range(count)]
+    tasks = [asyncio.create_task(each.read(channels[n % len(channels)], request)) for n, each in enumerate(readers)]
+    await asyncio.gather(*(each.connected.wait() for each in readers))
+    print("ready", flush=True)
+    while (command := (await asyncio.to_thread(sys.stdin.readline)).split()) and command[0] != "end":
+        wanted = int(command[1])
+        async with asyncio.timeout(WITHIN):
+            while any(len(each.times) < wanted and not each.ended for each in readers):
+                await asyncio.sleep(0.02)
+        for each in readers:
+            print(json.dumps(each.ended or each.times[:wanted]))
+            each.times = each.times[wanted:]
+        sys.stdout.flush()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for channel in channels:
+        await channel.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
