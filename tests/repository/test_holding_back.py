@@ -142,7 +142,7 @@ async def test_a_group_held_back_is_forgotten_when_it_is_over(careful: Fleet) ->
 
 
 async def beat(fleet: Fleet) -> Beat:
-    (ticked,) = await fleet.do(Tick("a test"))
+    ticked = await fleet.tick()
     assert isinstance(ticked, Ticked)
     return ticked.beat
 

@@ -14,7 +14,7 @@ from manager.presence import new_id
 from manager.repository.database import Database as Connections
 from manager.repository.database import is_lost
 from manager.repository.turn import UnknownHistoryError, open_epoch, turn
-from tests.conftest import Database
+from tests.conftest import NOTIFY, Database
 from tests.fleet import Fleet
 
 EPOCHS = "select number, base_revision, reason from history_epoch order by number"
@@ -137,6 +137,7 @@ async def test_a_turn_that_fails_changes_nothing_and_uses_no_revision(fleet: Fle
     assert [revision for revision, *_ in await fleet.story()] == [1, 2]
 
 
+@pytest.mark.skipif(not NOTIFY, reason="IM_NOTIFY is off")
 async def test_a_turn_rings_once_with_its_head(fleet: Fleet, other: Fleet) -> None:
     rings: list[str] = []
 
