@@ -111,8 +111,10 @@ def violations(operations: Sequence[Operation], history: Sequence[Fact]) -> Iter
 
 
 def _repeated(operation: Operation, operations: Sequence[Operation]) -> bool:
-    """Whether somebody had asked for the same before."""
-    return any(each.call == operation.call and each.called < operation.called for each in operations)
+    """Whether somebody had asked for the same before; a child may also have been registered with its parent."""
+    call = operation.call
+    same = {call, Call("add", call.other, call.instance)} if call.method == "link" else {call}
+    return any(each.call in same and each.called < operation.called for each in operations)
 
 
 def _explained(operation: Operation, window: Window, known: dict[str, Life]) -> bool:
