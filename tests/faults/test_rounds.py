@@ -1,0 +1,53 @@
+"""Rounds of faults: nothing that was acknowledged is lost, nobody who lives expires, and soon all is well again.
+
+The suite runs a few kinds, another choice by each seed; `make faults` runs every kind, IM_FAULT_ROUNDS times. A
+failure names its seed (IM_FAULT_SEED) and keeps its history.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.faults.kinds import FAULTS
+from tests.faults.world import quiet, world_of
+
+SEED = int(os.environ.get("IM_FAULT_SEED", random.randrange(10**6)))
+ROUNDS = int(os.environ.get("IM_FAULT_ROUNDS", "0"))
+FEW = 8
+WARM_UP = 1.0
+
+CHOSEN = (
+    [(name, SEED + number) for number in range(ROUNDS) for name in FAULTS]
+    if ROUNDS
+    else [(name, SEED) for name in random.Random(SEED).sample(sorted(FAULTS), FEW)]
+)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("name", "seed"), CHOSEN)
+async def test_a_fault_costs_nothing_that_was_promised(
+    name: str, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault = FAULTS[name]
+    async with world_of(tmp_path, seed, through=(fault.through, ())) as world:
+        await asyncio.sleep(WARM_UP)
+        await fault.breaks(world)
+        took = await world.lively(fault.within)
+        await asyncio.sleep(WARM_UP)
+        await quiet(world)
+        found = await world.judged(clocks=fault.clocks)
+        if found:
+            kept = Path(tempfile.mkdtemp(prefix="im-fault-"))
+            world.recorder.save(kept / "operations.jsonl")
+            shutil.copy(world.recorder.ledger.path, kept / "ledger")
+            for number, each in enumerate(world.managers):
+                (kept / f"manager-{number}.log").write_text(each.said())
+            pytest.fail(f"{name}, IM_FAULT_SEED={seed}, kept in {kept}:\n" + "\n".join(found[:20]))
+    with capsys.disabled():
+        if ROUNDS:
+            print(f"\n{name}: {len(world.recorder.operations)} operations, well again after {took:.1f} s", end=" ")

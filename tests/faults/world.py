@@ -1,0 +1,270 @@
+"""A small world to break: a PostgreSQL of its own, managers, clients of every kind, and a proxy between each two.
+
+What clients do is recorded; `judged` says what was wrong with it in the end.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+import asyncpg
+import psutil
+from grpc import aio
+
+from manager.client import Client as Sdk
+from manager.client import Instance
+from manager.client.errors import ManagerError
+from manager.embedded import Postgres, start
+from manager.pb import instance_manager_pb2 as pb
+from manager.presence import new_id
+from tests.conftest import Database
+from tests.faults import invariants, linear, replay
+from tests.faults.managers import HURRIED, Manager
+from tests.faults.record import Call, Client, Ledger, Recorder
+from tests.proxy import Proxy, proxied
+from tests.stream import standby
+from tests.stream.plain import facts
+from tests.stream.reader import Story, listening
+from tests.stream.validators import Case, broken
+
+LEASE = float(HURRIED["IM_TIMEOUT"]) + float(HURRIED["IM_GRACE"])
+EVERYTHING = [pb.EventType.ValueType(each) for each in range(1, 9)]
+LOCAL = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+WRITERS, FAITHFUL, SUBSCRIBERS = 4, 12, 2
+
+
+@dataclass
+class World:
+    """Everything, by what it is for: `links` are between managers and the database, `doors` before the managers."""
+
+    postgres: Postgres
+    database: Database
+    managers: list[Manager]
+    links: list[Proxy]
+    doors: list[Proxy]
+    recorder: Recorder
+    seed: int
+    faithful: list[Instance] = field(default_factory=list)
+    stories: list[Story] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    base: int | None = None  # what was acknowledged after it may be lost, an epoch having been announced
+
+    @property
+    def addresses(self) -> list[str]:
+        return [each.address for each in self.doors]
+
+    async def restart(self, number: int) -> None:
+        """Starts a manager anew, behind the same door."""
+        self.doors[number].to(await self.managers[number].start())
+
+    def tree(self) -> list[psutil.Process]:
+        """PostgreSQL's processes."""
+        postmaster = psutil.Process(self.postgres.process.pid)
+        return [postmaster, *postmaster.children(recursive=True)]
+
+    def freeze_database(self) -> None:
+        for each in self.tree():
+            with suppress(psutil.NoSuchProcess):
+                each.suspend()
+
+    def thaw_database(self) -> None:
+        for each in self.tree():
+            with suppress(psutil.NoSuchProcess):
+                each.resume()
+
+    def kill_database(self) -> None:
+        """kill -9 of the postmaster; its children follow."""
+        os.kill(self.postgres.process.pid, signal.SIGKILL)
+        self.postgres.process.wait(20)
+
+    # ── clients ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def write(self, number: int) -> None:
+        """One writer, until stopped; through another door after each call that was not answered."""
+        chance = random.Random(self.seed * 100 + number)
+        while not self.stopped.is_set():
+            async with aio.insecure_channel(chance.choice(self.addresses), LOCAL) as channel:
+                client = Client(number, channel, self.recorder)
+                while not self.stopped.is_set():
+                    operation = await client.ask(drawn(chance, self.ids))
+                    await asyncio.sleep(chance.random() * 0.02)
+                    if operation.returned is None:
+                        await asyncio.sleep(0.1)
+                        break
+
+    async def subscribe(self, number: int) -> None:
+        """One story, gone on with through another door whenever its stream ends."""
+        chance, story = random.Random(self.seed * 100 + 50 + number), self.stories[number]
+        while not self.stopped.is_set():
+            with suppress(aio.AioRpcError, TimeoutError):
+                async with listening(chance.choice(self.addresses), story, token=story.token) as stream:
+                    until = monotonic() + 1 + chance.random() * 4
+                    while monotonic() < until and not self.stopped.is_set():
+                        with suppress(TimeoutError):
+                            await stream.next(0.5)
+            await asyncio.sleep(0.05)
+
+    async def finish(self, story: Story, upto: int) -> None:
+        """Reads a story to the end."""
+        while True:
+            with suppress(aio.AioRpcError, TimeoutError):
+                async with listening(random.choice(self.addresses), story, token=story.token) as stream:
+                    await stream.until(upto)
+                    return
+            await asyncio.sleep(0.1)
+
+    async def lively(self, within: float) -> float:
+        """How long it takes until every kind of call is answered through every door; fails after `within` seconds."""
+        begun = monotonic()
+        async with asyncio.timeout(within):
+            await asyncio.gather(*map(self._answered, self.addresses))
+        return monotonic() - begun
+
+    async def _answered(self, address: str) -> None:
+        async with Sdk(address) as sdk:
+            while True:
+                try:
+                    await every_kind(sdk)
+                except (ManagerError, aio.AioRpcError, TimeoutError):
+                    await asyncio.sleep(0.05)
+                else:
+                    return
+
+    # ── the judgement ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def judged(self, *, clocks: bool = True) -> list[str]:
+        """All that was wrong. With `clocks` the database's clock was this machine's all the time."""
+        head = await self.database.value("select max(revision) from event")
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(self.finish(each, head) for each in self.stories))
+        history = await facts(self.database)
+        operations = self.recorder.operations
+        found = [*await invariants.violations(self.database)]
+        if self.base is None:
+            found += replay.violations(operations, history)
+            found += linear.violations(operations, history)
+            for story in self.stories:
+                case = Case(story, history, head, bookmark_within=60.0)
+                found += [f"{promise}: {each[:3]}" for promise, each in broken(case).items()]
+        found += invariants.lost(self.recorder.ledger.read(), history, self.base)
+        found += invariants.massacred(history, [each.id for each in self.faithful])
+        if clocks:
+            found += invariants.early(operations, await invariants.expiries(self.database), LEASE)
+        for each in self.managers:
+            said = each.said()
+            found += [line for line in said.splitlines() if "incident" in line or "Traceback" in line]
+        return found
+
+
+async def every_kind(sdk: Sdk) -> None:
+    """One of each call, all of which must be answered well."""
+    deadline = 2.0
+    parent, child = (str(new_id()) for _ in range(2))
+    for each in (parent, child):
+        described = pb.InstanceDescription(instance_id=each, instance_type=pb.CHROME_BROWSER)
+        assert (await sdk.try_.TryAddInstance(described, timeout=deadline)).value
+    asked = pb.InstanceRequest(instance_id=parent)
+    service = pb.Service(service_type=pb.CHROME_DEBUG_PORT, host="10.0.0.1", port=9222)
+    assert (await sdk.try_.TryAddChild(pb.AddChildRequest(parent_id=parent, child_id=child), timeout=deadline)).value
+    offered = pb.AddServiceRequest(instance_id=parent, service=service)
+    assert (await sdk.try_.TryAddService(offered, timeout=deadline)).value
+    assert (await sdk.try_.TryHealthCheck(asked, timeout=deadline)).value
+    updated = pb.InstanceDescription(instance_id=parent, instance_type=pb.CHROME_BROWSER, hostname="other")
+    assert (await sdk.try_.TryUpdateInstance(updated, timeout=deadline)).value
+    assert (await sdk.get.GetInstance(asked, timeout=deadline)).instance_id == parent
+    assert (await sdk.get.GetHealthCheck(asked, timeout=deadline)).healthy
+    assert len((await sdk.get.GetChildren(asked, timeout=deadline)).instances) == 1
+    await sdk.get.GetAllInstances(pb.InstanceFilter(page_size=10), timeout=deadline)
+    await sdk.post.PostSystemMetrics(pb.SystemMetrics(instance_id=parent, timestamp_ms=1), timeout=deadline)
+    assert (await sdk.fleet.DescribeInstance(asked, timeout=deadline)).instance.instance_id == parent
+    assert (await sdk.try_.TryKillInstance(pb.KillRequest(instance_id=parent), timeout=deadline)).value
+
+
+def drawn(chance: random.Random, ids: list[str]) -> Call:
+    """A call such as clients make, about few enough instances that they get in each other's way."""
+    kind = chance.random()
+    if kind < 0.3 or len(ids) < 3:
+        parent = chance.choice(ids[-12:]) if len(ids) > 3 and chance.random() < 0.4 else ""
+        ids.append(str(new_id()))
+        return Call("add", ids[-1], parent)
+    one, other = chance.choice(ids[-10:]), chance.choice(ids[-10:])
+    if kind < 0.4:
+        return Call("kill", one)
+    if kind < 0.5:
+        return Call("link", one, other)
+    if kind < 0.6:
+        return Call("offer", one, str(9222 + chance.randrange(3)))
+    return Call("check" if kind < 0.85 else "get", one)
+
+
+@asynccontextmanager
+async def world_of(
+    folder: Path, seed: int, *, through: Sequence[tuple[str, ...]] = ((), ()), **more: str
+) -> AsyncIterator[World]:
+    """A world with one manager for each of `through` (see tests.faults.launch), and everybody at work."""
+    async with AsyncExitStack() as stack:
+        postgres = stack.enter_context(start(None, ephemeral=True, durable=False))
+        database = await standby.migrated(postgres)
+        connection = await asyncpg.connect(database.admin)
+        await connection.execute("create sequence mutant_revisions; grant usage on mutant_revisions to im_server")
+        await connection.close()
+        links = [await stack.enter_async_context(proxied(f"127.0.0.1:{postgres.port}")) for _ in through]
+        managers = []
+        for link, each in zip(links, through, strict=True):
+            url = database.url.replace(f"127.0.0.1:{postgres.port}", link.address)
+            managers.append(Manager(url, each, dict(more)))
+        stack.push_async_callback(ended, managers)
+        addresses = await asyncio.gather(*(each.start() for each in managers))
+        doors = [await stack.enter_async_context(proxied(each)) for each in addresses]
+        recorder = Recorder(Ledger(folder / f"ledger-{seed}"))
+        stack.callback(recorder.ledger.close)
+        world = World(postgres, database, managers, links, doors, recorder, seed)
+        await peopled(world, stack)
+        yield world
+
+
+async def peopled(world: World, stack: AsyncExitStack) -> None:
+    """Faithful instances and a cache by the SDK, writers and subscribers of our own."""
+    sdk = await stack.enter_async_context(Sdk(*world.addresses))
+    for _ in range(FAITHFUL):
+        described = pb.InstanceDescription(instance_type=pb.CHROME_BROWSER, hostname="faithful", timeout_ms=3_000)
+        instance = Instance(sdk, described)
+        await instance.start()
+        stack.push_async_callback(instance._stop)
+        world.faithful.append(instance)
+    world.stories += [
+        Story(pb.SubscribeRequest(event_types=EVERYTHING, send_bookmarks=True)) for _ in range(SUBSCRIBERS)
+    ]
+    works: list[Awaitable[None]] = [world.write(number) for number in range(WRITERS)]
+    works += [world.subscribe(number) for number in range(SUBSCRIBERS)]
+    tasks = [asyncio.ensure_future(each) for each in works]
+
+    async def rest() -> None:
+        world.stopped.set()
+        await asyncio.gather(*tasks)
+
+    stack.push_async_callback(rest)
+
+
+async def quiet(world: World) -> None:
+    """Writers and subscribers have stopped, and all calls are answered or given up."""
+    world.stopped.set()
+    await asyncio.sleep(3.5)
+
+
+async def ended(managers: Sequence[Manager]) -> None:
+    for each in managers:
+        if each.running:
+            await each.kill()
+        each.log.close()
