@@ -31,7 +31,7 @@ from tests.processes import Running, started
 PROCESSES = 2
 RATE = 4
 SECONDS = 8.0
-FILL = 100  # messages that no window of the stalled one holds
+FILL = 300  # messages that no window of the stalled one holds
 PATIENCE = 35.0  # more than a subscriber may take nothing for
 NARROW = (("grpc.http2.lookahead_bytes", 65_536), ("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0))
 
@@ -113,7 +113,7 @@ async def told(call: aio.UnaryStreamCall[pb.SubscribeRequest, pb.InstanceUpdate]
 async def round_of(manager: Running, tries: TryServiceStub, ids: Sequence[str], healthy: int) -> tuple[float, float]:
     """One round of steady changes: p50 and p99 of the healthy, from the write's call to the message in hand."""
     async with readers(manager.address, healthy) as crowd:
-        await write(tries, ids, FILL, 1.0)
+        await write(tries, ids, 50, FILL / 50)
         await crowd.take(FILL, healthy)
         sent: list[float] = []
         for _ in range(int(RATE * SECONDS)):

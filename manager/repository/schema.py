@@ -207,6 +207,7 @@ control = Table(
     Column("serves_from", Text, nullable=False),
     _moment("grace_at", optional=True),
     Column("stretch", Double, nullable=False, server_default=text("1")),
+    Column("judged_for", Interval, nullable=False, server_default=text("interval '10 seconds'")),
     PrimaryKeyConstraint("one", name="control_pkey"),
     _check("control_one_row", "one"),
     _check("control_grace_wholly", "num_nulls(grace_from, grace_until) in (0, 2)"),

@@ -102,7 +102,7 @@ update heartbeat set last_seen = :now where instance_id in (
     select instance_id from heartbeat where last_seen > :now order by instance_id for no key update skip locked)
 """)
 
-BEGIN = text("update control set ticked_at = :now")
+BEGIN = text("update control set ticked_at = :now, judged_for = :judged_for")
 END = text("update control set rate_tokens = :tokens, stretch = :stretch")
 
 
@@ -114,7 +114,7 @@ async def _pass(
     if silence.gap < NONE:
         await turn.connection.execute(CLAMP, {"now": turn.now})
     await note(turn.connection, control.grace)
-    await turn.connection.execute(BEGIN, {"now": turn.now})
+    await turn.connection.execute(BEGIN, {"now": turn.now, "judged_for": 2 * policy.interval})
     elapsed = min(max(silence.gap, NONE), LONGEST)
     count = await preservation.count(turn)
     watches = await preservation.look(turn, before, count, elapsed, policy.limits)

@@ -10,7 +10,7 @@ depends_on = None
 # Nothing is rewritten: constant defaults, and views replaced in place.
 TABLES = (
     "alter table control add column grace_at timestamptz, add column stretch double precision not null default 1,"
-    " add constraint control_stretch_range check (stretch >= 1)",
+    " add column judged_for interval not null default interval '10 seconds', add constraint control_stretch_range check (stretch >= 1)",
     "alter table heartbeat add column stretch real not null default 1",
     "alter table reaper_group add column calm_since timestamptz,"
     " add column stopped interval not null default interval '0', add column stopped_at timestamptz,"
@@ -27,8 +27,7 @@ select h.instance_id, h.timeout, h.last_seen, h.told_stale, c.now, t.due_at, t.f
        c.now > greatest(t.due_at, t.forgiven_until) as stale
 from heartbeat h
 cross join (
-    select least(clock_timestamp(), ticked_at + interval '10 seconds') as now, grace_from, grace_at, grace_until
-    from control
+    select least(clock_timestamp(), ticked_at + judged_for) as now, grace_from, grace_at, grace_until from control
 ) c
 cross join lateral (select h.last_seen + h.timeout * h.stretch >= c.grace_from as forgiven) f
 cross join lateral (
@@ -52,7 +51,7 @@ cross join lateral (
 BACK = (
     "alter table reaper_group drop column calm_since, drop column stopped, drop column stopped_at, drop column tokens",
     "alter table heartbeat drop column stretch",
-    "alter table control drop column grace_at, drop column stretch",
+    "alter table control drop column grace_at, drop column stretch, drop column judged_for",
 )
 
 

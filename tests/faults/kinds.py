@@ -6,7 +6,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.faults.managers import few_files
 from tests.faults.world import LEASE, World
 from tests.proxy import Proxy
 
@@ -66,13 +65,13 @@ async def a_manager_is_asked_to_end(world: World) -> None:
 
 async def a_manager_is_out_of_files(world: World) -> None:
     await world.managers[0].kill()
-    world.managers[0].limits = few_files
+    world.managers[0].through = ("few_files",)
     await world.restart(0)
     connections = [await asyncio.open_connection(*_endpoint(world.doors[0])) for _ in range(100)]
     await asyncio.sleep(HOLD)
     for _, writer in connections:
         writer.transport.abort()
-    world.managers[0].limits = None
+    world.managers[0].through = ()
     await world.managers[0].kill()
     await world.restart(0)
 

@@ -6,6 +6,7 @@ Mutants break one promise for good: they prove that the checkers would see it.
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
@@ -98,6 +99,11 @@ def stalled_loop() -> None:
     vars(server)["reap"] = reaping
 
 
+def few_files() -> None:
+    """A limit of file descriptors that a server soon meets."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
 # ── mutants ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -185,6 +191,7 @@ FAULTS: dict[str, Callable[[], None]] = {
         mid_cascade,
         in_the_reaper,
         stalled_loop,
+        few_files,
         sequence,
         reply_before_commit,
         skipped_lock,

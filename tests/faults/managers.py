@@ -3,11 +3,9 @@
 import asyncio
 import os
 import re
-import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -40,7 +38,6 @@ class Manager:
     database_url: str
     through: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
-    limits: Callable[[], None] | None = None
     process: asyncio.subprocess.Process | None = None
     address: str = ""
     log: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
@@ -60,7 +57,6 @@ class Manager:
             env=environment(**{**HURRIED, "DATABASE_URL": self.database_url, **self.variables}),
             stderr=self.log,
             stdout=self.log,
-            preexec_fn=self.limits,
         )
         async with asyncio.timeout(PATIENCE):
             while b"Ctrl-C" not in (text := os.pread(self.log.fileno(), 1 << 20, begun)):
@@ -125,13 +121,3 @@ def resident(pid: int) -> int:
     found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1]) * 1024
-
-
-def few_files() -> None:
-    """A limit of file descriptors that a server soon meets."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
-
-def little_memory() -> None:
-    """A limit of address space that leaves little room beyond what a server starts with."""
-    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))

@@ -30,7 +30,7 @@ from tests.faults.record import Call, Client, Ledger, Recorder
 from tests.proxy import Proxy, proxied
 from tests.stream import standby
 from tests.stream.plain import facts
-from tests.stream.reader import Story, listening
+from tests.stream.reader import Ended, Story, listening
 from tests.stream.validators import Case, broken
 
 LEASE = float(HURRIED["IM_TIMEOUT"]) + float(HURRIED["IM_GRACE"])
@@ -110,9 +110,9 @@ class World:
             with suppress(aio.AioRpcError, TimeoutError):
                 async with listening(chance.choice(self.addresses), story, token=story.token) as stream:
                     until = monotonic() + 1 + chance.random() * 4
-                    while monotonic() < until and not self.stopped.is_set():
-                        with suppress(TimeoutError):
-                            await stream.next(0.5)
+                    while not self.stopped.is_set():
+                        await stream.next(max(0.01, until - monotonic()))  # whose timeout ends the stream
+            hung_up(story)
             await asyncio.sleep(0.05)
 
     async def finish(self, story: Story, upto: int) -> None:
@@ -122,6 +122,7 @@ class World:
                 async with listening(random.choice(self.addresses), story, token=story.token) as stream:
                     await stream.until(upto)
                     return
+            hung_up(story)
             await asyncio.sleep(0.1)
 
     async def lively(self, within: float) -> float:
@@ -165,6 +166,12 @@ class World:
             said = each.said()
             found += [line for line in said.splitlines() if "incident" in line or "Traceback" in line]
         return found
+
+
+def hung_up(story: Story) -> None:
+    """Whatever ended its connection, the story says that it ended."""
+    if story.entries and not isinstance(story.entries[-1], Ended):
+        story.entries.append(Ended(monotonic()))
 
 
 async def every_kind(sdk: Sdk) -> None:

@@ -197,8 +197,9 @@ async def test_after_the_clock_was_set_back_the_dead_are_missed_in_time(fleet: F
 async def test_while_nobody_ticks_nobody_becomes_stale(fleet: Fleet) -> None:
     """The database is back, no tick has come yet, and the first read finds the fleet as it was."""
     one = await fleet.add()
+    await fleet.tick()
     await fleet.silence(100, one)
-    await fleet.ticked(85)
+    await fleet.ticked(80)
     assert await fleet.value("select count(*) from live_instance") == 1
     async with fleet.connections.readers.use() as connection:
         found = await find(connection, one)
