@@ -1,10 +1,6 @@
-"""A TCP proxy, whose connections a test can cut, refuse, slow down, slice or let fall silent.
-
-Between a client and a manager, or a manager and its database. The words are Toxiproxy's.
-"""
+"""A TCP proxy between a client and a manager, whose connections a test can cut, refuse or let fall silent."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -26,22 +22,14 @@ class Proxy:
     """Forwards to `target`. `accepted_at`: the loop's time at which the last connection was let through."""
 
     def __init__(self, target: str) -> None:
-        self.to(target)
+        host, _, port = target.rpartition(":")
+        self.target = (host, int(port))
         self.address = ""
         self.links: set[Link] = set()
         self.refusing = False
         self.accepted_at = 0.0
         self.budget: int | None = None  # bytes towards the client before the next cut
-        self.latency = 0.0  # seconds, each way; up to half as much again by chance
-        self.bandwidth: float | None = None  # bytes a second, each way
-        self.slice: int | None = None  # bytes at a time, with a moment in between
-        self.blackhole = False  # connections are accepted, and nothing is carried
         self.cuts = 0
-
-    def to(self, target: str) -> None:
-        """From now on, new connections go there."""
-        host, _, port = target.rpartition(":")
-        self.target = (host, int(port))
 
     def cut(self) -> None:
         """Resets every connection."""
@@ -56,16 +44,6 @@ class Proxy:
     def up(self) -> None:
         """Lets connections through again."""
         self.refusing = False
-
-    def heal(self) -> None:
-        """All is well again; what was swallowed is lost, and its connections with it."""
-        self.latency, self.bandwidth, self.slice, self.refusing = 0.0, None, None, False
-        if self.blackhole:
-            self.blackhole = False
-            self.cut()
-        for each in list(self.links):
-            if each.dead:
-                each.cut()
 
     def swallow(self) -> None:
         """The present connections fall silent, and stay open."""
@@ -83,7 +61,6 @@ class Proxy:
             writer.transport.abort()
             return
         link = Link(writer, far_writer)
-        link.dead = self.blackhole
         self.links.add(link)
         self.accepted_at = asyncio.get_running_loop().time()
         try:
@@ -102,24 +79,12 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
-                if link.dead or self.blackhole:
+                if link.dead:
                     continue
                 if counted and self._spent(len(data)):
                     return
-                await self._pass(writer, data)
-
-    async def _pass(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        if self.latency:
-            await asyncio.sleep(self.latency * (1 + random.random() / 2))
-        size = self.slice or len(data)
-        for start in range(0, len(data), size):
-            piece = data[start : start + size]
-            writer.write(piece)
-            await writer.drain()
-            if self.bandwidth:
-                await asyncio.sleep(len(piece) / self.bandwidth)
-            elif self.slice:
-                await asyncio.sleep(0.001)
+                writer.write(data)
+                await writer.drain()
 
     def _spent(self, size: int) -> bool:
         if self.budget is None:

@@ -6,8 +6,23 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tests.faults.proxy import Proxy
+from tests.faults.toxics import (
+    UNDIRECTED,
+    Bandwidth,
+    Direction,
+    Down,
+    HalfOpen,
+    Latency,
+    LimitData,
+    ResetPeer,
+    Slicer,
+    SlowClose,
+    Stall,
+    Timeout,
+    Toxic,
+)
 from tests.faults.world import LEASE, World
-from tests.proxy import Proxy
 
 HOLD = 2.5  # seconds that a fault lasts, if nothing else is said
 
@@ -124,49 +139,32 @@ async def backends_are_terminated(world: World) -> None:
 # ── the network ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def slow(proxy: Proxy) -> None:
-    proxy.latency = 0.2
+WAYS: dict[str, Toxic] = {
+    "is slow": Latency(0.2, jitter=0.1),
+    "is narrow": Bandwidth(20_000),
+    "is sliced": Slicer(7, variation=5),
+    "swallows all": Timeout(),
+    "stands still": Stall(),
+    "is half open": HalfOpen(),
+    "is reset": ResetPeer(0.3),
+    "closes slowly": SlowClose(1.0),
+    "ends after some data": LimitData(20_000),
+    "is refused": Down(),
+}
 
 
-def narrow(proxy: Proxy) -> None:
-    proxy.bandwidth = 20_000
-
-
-def sliced(proxy: Proxy) -> None:
-    proxy.slice = 7
-
-
-def black(proxy: Proxy) -> None:
-    proxy.blackhole = True
-
-
-def half_open(proxy: Proxy) -> None:
-    proxy.swallow()
-
-
-def reset(proxy: Proxy) -> None:
-    proxy.cut()
-
-
-def refused(proxy: Proxy) -> None:
-    proxy.down()
-
-
-WAYS = (slow, narrow, sliced, black, half_open, reset, refused)
-
-
-def network(way: Callable[[Proxy], None], of: Callable[[World], list[Proxy]], seconds: float) -> Fault:
-    """That happens to all the proxies of `of`, or to some of them."""
+def network(toxic: Toxic, of: Callable[[World], list[Proxy]], seconds: float) -> Fault:
+    """That befalls all the proxies of `of`, or one of them; some of it in one direction alone."""
 
     async def breaks(world: World) -> None:
         chance = random.Random(world.seed)
         proxies = of(world)
         hit = proxies if chance.random() < 0.5 else [chance.choice(proxies)]
-        until = asyncio.get_running_loop().time() + seconds
-        while asyncio.get_running_loop().time() < until:
-            for each in hit:
-                way(each)
-            await asyncio.sleep(0.4 if way is reset else seconds)
+        ways: tuple[Direction | None, ...] = (None,) if isinstance(toxic, UNDIRECTED) else (None, "up", "down")
+        direction = chance.choice(ways)
+        for each in hit:
+            each.add(toxic, direction)
+        await asyncio.sleep(seconds)
         for each in hit:
             each.heal()
 
@@ -189,6 +187,6 @@ FAULTS: dict[str, Fault] = {
     "the database is away": Fault(the_database_is_away_for_longer_than_any_lease, within=5),
     "the database stands still": Fault(the_database_stands_still),
     "backends are terminated": Fault(backends_are_terminated),
-    **{f"database link {way.__name__}": network(way, lambda world: world.links, LEASE + 1) for way in WAYS},
-    **{f"client link {way.__name__}": network(way, lambda world: world.doors, HOLD) for way in WAYS},
+    **{f"a database link {way}": network(each, lambda world: world.links, LEASE + 1) for way, each in WAYS.items()},
+    **{f"a client link {way}": network(each, lambda world: world.doors, HOLD) for way, each in WAYS.items()},
 }

@@ -26,8 +26,8 @@ from manager.presence import new_id
 from tests.conftest import Database
 from tests.faults import invariants, linear, replay
 from tests.faults.managers import HURRIED, Manager
+from tests.faults.proxy import Proxy, proxied
 from tests.faults.record import Call, Client, Ledger, Recorder
-from tests.proxy import Proxy, proxied
 from tests.stream import standby
 from tests.stream.plain import facts
 from tests.stream.reader import Ended, Story, listening
@@ -226,14 +226,14 @@ async def world_of(
         connection = await asyncpg.connect(database.admin)
         await connection.execute("create sequence mutant_revisions; grant usage on mutant_revisions to im_server")
         await connection.close()
-        links = [await stack.enter_async_context(proxied(f"127.0.0.1:{postgres.port}")) for _ in through]
+        links = [await stack.enter_async_context(proxied(f"127.0.0.1:{postgres.port}", seed=seed)) for _ in through]
         managers = []
         for link, each in zip(links, through, strict=True):
             url = database.url.replace(f"127.0.0.1:{postgres.port}", link.address)
             managers.append(Manager(url, each, dict(more)))
         stack.push_async_callback(ended, managers)
         addresses = await asyncio.gather(*(each.start() for each in managers))
-        doors = [await stack.enter_async_context(proxied(each)) for each in addresses]
+        doors = [await stack.enter_async_context(proxied(each, seed=seed)) for each in addresses]
         recorder = Recorder(Ledger(folder / f"ledger-{seed}"))
         stack.callback(recorder.ledger.close)
         world = World(postgres, database, managers, links, doors, recorder, seed)
