@@ -29,7 +29,7 @@ from tests.faults.managers import HURRIED, Manager
 from tests.faults.proxy import Proxy, proxied
 from tests.faults.record import Call, Client, Ledger, Recorder
 from tests.stream import standby
-from tests.stream.plain import facts
+from tests.stream.plain import Fact, facts
 from tests.stream.reader import Ended, Story, listening
 from tests.stream.validators import Case, broken
 
@@ -151,13 +151,11 @@ class World:
             await asyncio.gather(*(self.finish(each, head) for each in self.stories))
         history = await facts(self.database)
         operations = self.recorder.operations
-        found = [*await invariants.violations(self.database)]
+        found = [*self.recorder.faults, *await invariants.violations(self.database)]
         if self.base is None:
             found += replay.violations(operations, history)
             found += linear.violations(operations, history)
-            for story in self.stories:
-                case = Case(story, history, head, bookmark_within=60.0)
-                found += [f"{promise}: {each[:3]}" for promise, each in broken(case).items()]
+            found += self._misled(history, head)
         found += invariants.lost(self.recorder.ledger.read(), history, self.base)
         found += invariants.massacred(history, [each.id for each in self.faithful])
         if clocks:
@@ -165,6 +163,18 @@ class World:
         for each in self.managers:
             said = each.said()
             found += [line for line in said.splitlines() if "incident" in line or "Traceback" in line]
+        return found
+
+    def _misled(self, history: Sequence[Fact], head: int) -> list[str]:
+        """What was wrong with what subscribers were told."""
+        found: list[str] = []
+        for story in self.stories:
+            try:
+                violations = broken(Case(story, history, head, bookmark_within=60.0))
+            except KeyError as error:  # no fleet can be made of it
+                found.append(f"the history speaks of {error}, who was not there")
+            else:
+                found += [f"{promise}: {each[:3]}" for promise, each in violations.items()]
         return found
 
 
