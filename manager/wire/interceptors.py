@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -11,11 +10,9 @@ from grpc import aio
 
 from manager.pb.version import ACCEPTED, PROTO_VERSION
 from manager.wire.status import VersionMismatch, status_of
-from manager.wire.turnstile import Turnstile
 from manager.wire.undecodable import Undecodable, readable, tolerant
 
 DETAILS = "grpc-status-details-bin"
-WIDTH = 32  # messages of streams in a round of the event loop: some two milliseconds
 EXEMPT = ("/grpc.health.", "/grpc.reflection.")
 KEY = "proto_version"
 
@@ -33,7 +30,7 @@ class Gate(aio.ServerInterceptor):
     """Wraps every handler once, and not anew for each call. A stream may wait `patience` for its client."""
 
     def __init__(self, patience: timedelta) -> None:
-        self._sender = Sender(patience.total_seconds(), Turnstile(WIDTH))
+        self._patience = patience.total_seconds()
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -49,21 +46,21 @@ class Gate(aio.ServerInterceptor):
             if handler is None:
                 return None
             wrap = _exempt if method.startswith(EXEMPT) else _wrap
-            wrapped = self._wrapped[method] = wrap(method, handler, self._sender)
+            wrapped = self._wrapped[method] = wrap(method, handler, self._patience)
         return wrapped
 
 
-def _wrap(method: str, handler: Handler, sender: "Sender") -> Handler:
+def _wrap(method: str, handler: Handler, patience: float) -> Handler:
     assert handler.request_deserializer is not None and handler.response_serializer is not None  # noqa: S101, PT018
     decode, encode = tolerant(method, handler.request_deserializer), _ready(handler.response_serializer)
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _admit), decode, encode)
     assert handler.unary_stream is not None  # noqa: S101 - the contract has no other kind
     behaviour: Any = handler.unary_stream
-    return grpc.unary_stream_rpc_method_handler(_stream(behaviour, sender), decode, encode)
+    return grpc.unary_stream_rpc_method_handler(_stream(behaviour, patience), decode, encode)
 
 
-def _exempt(method: str, handler: Handler, sender: "Sender") -> Handler:
+def _exempt(method: str, handler: Handler, patience: float) -> Handler:
     """Health and reflection, which bring their own handlers: asked for no version, and as discreet as ours."""
     assert handler.request_deserializer is not None and handler.response_serializer is not None  # noqa: S101, PT018
     decode, encode = tolerant(method, handler.request_deserializer), handler.response_serializer
@@ -109,12 +106,12 @@ def _dialogue(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[
     return handle
 
 
-def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], sender: "Sender") -> Callable[[Any, Any], Any]:
+def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], patience: float) -> Callable[[Any, Any], Any]:
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
         messages = behaviour(request, context)
         try:
             _admit(request, context)
-            await sender.send(messages, context)
+            await _send(messages, context, patience)
         except Exception as error:
             code, message, details = status_of(error)
             await context.abort(code, message, ((DETAILS, details),))
@@ -124,23 +121,13 @@ def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], sender: 
     return handle
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Sends what streams have to say: few messages at a time, and none for longer than `patience` (seconds)."""
-
-    patience: float
-    turnstile: Turnstile
-
-    async def send(self, messages: AsyncGenerator[Any, None], context: aio.ServicerContext[Any, Any]) -> None:
-        """All of one stream's messages."""
-        async for message in messages:
-            await self.turnstile.passed()
-            try:
-                async with asyncio.timeout(self.patience):
-                    await context.write(message)
-            except TimeoutError:
-                said = f"nothing was taken for {self.patience:g} s: go on from the resume_token"
-                await messages.athrow(NothingTaken(said))
+async def _send(messages: AsyncGenerator[Any, None], context: aio.ServicerContext[Any, Any], patience: float) -> None:
+    async for message in messages:
+        try:
+            async with asyncio.timeout(patience):
+                await context.write(message)
+        except TimeoutError:
+            await messages.athrow(NothingTaken(f"nothing was taken for {patience:g} s: go on from the resume_token"))
 
 
 def _admit(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
