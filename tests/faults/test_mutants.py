@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.record import Call
-from tests.faults.world import World, quiet, world_of
+from tests.faults.world import World, world_of
 
 MUTANTS = ("sequence", "reply_before_commit", "skipped_lock", "local_clock", "resume_off_by_one", "split_revision")
 LONGEST = 60.0
@@ -30,9 +29,5 @@ async def test_a_broken_server_is_caught(mutant: str, tmp_path: Path) -> None:
         world.ids += [each.id for each in world.faithful[:2]]
         world.recorder.operations.clear()
         await provoked(world, mutant)
-        await quiet(world)
+        await world.rest()
         assert await world.judged(), "nobody noticed"
-
-
-def test_the_call_of_a_mutant_is_as_ours() -> None:
-    assert Call("check", "a") == Call("check", "a", "")

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.kinds import FAULTS
-from tests.faults.world import quiet, world_of
+from tests.faults.world import world_of
 
 SEED = int(os.environ.get("IM_FAULT_SEED", random.randrange(10**6)))
 ROUNDS = int(os.environ.get("IM_FAULT_ROUNDS", "0"))
-FEW = 8
+FEW = 6
 WARM_UP = 1.0
 
 CHOSEN = (
@@ -39,7 +39,7 @@ async def test_a_fault_costs_nothing_that_was_promised(
         await fault.breaks(world)
         took = await world.lively(fault.within)
         await asyncio.sleep(WARM_UP)
-        await quiet(world)
+        await world.rest()
         found = await world.judged(clocks=fault.clocks)
         if found:
             kept = Path(tempfile.mkdtemp(prefix="im-fault-"))

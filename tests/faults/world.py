@@ -7,7 +7,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,8 @@ class World:
     stories: list[Story] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    writing: list["asyncio.Task[None]"] = field(default_factory=list)
+    reading: list["asyncio.Task[None]"] = field(default_factory=list)
     base: int | None = None  # what was acknowledged after it may be lost, an epoch having been announced
 
     @property
@@ -114,6 +116,18 @@ class World:
                         await stream.next(max(0.01, until - monotonic()))  # whose timeout ends the stream
             hung_up(story)
             await asyncio.sleep(0.05)
+
+    async def rest(self) -> None:
+        """Writers and subscribers stop; all calls are answered, or given up."""
+        self.stopped.set()
+        await asyncio.gather(*self.writing)
+        for each in self.reading:
+            each.cancel()
+        for result in await asyncio.gather(*self.reading, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+        for story in self.stories:
+            hung_up(story)
 
     async def finish(self, story: Story, upto: int) -> None:
         """Reads a story to the end."""
@@ -263,21 +277,9 @@ async def peopled(world: World, stack: AsyncExitStack) -> None:
     world.stories += [
         Story(pb.SubscribeRequest(event_types=EVERYTHING, send_bookmarks=True)) for _ in range(SUBSCRIBERS)
     ]
-    works: list[Awaitable[None]] = [world.write(number) for number in range(WRITERS)]
-    works += [world.subscribe(number) for number in range(SUBSCRIBERS)]
-    tasks = [asyncio.ensure_future(each) for each in works]
-
-    async def rest() -> None:
-        world.stopped.set()
-        await asyncio.gather(*tasks)
-
-    stack.push_async_callback(rest)
-
-
-async def quiet(world: World) -> None:
-    """Writers and subscribers have stopped, and all calls are answered or given up."""
-    world.stopped.set()
-    await asyncio.sleep(3.5)
+    world.writing = [asyncio.create_task(world.write(number)) for number in range(WRITERS)]
+    world.reading = [asyncio.create_task(world.subscribe(number)) for number in range(SUBSCRIBERS)]
+    stack.push_async_callback(world.rest)
 
 
 async def ended(managers: Sequence[Manager]) -> None:
