@@ -31,7 +31,7 @@ from tests.processes import Running, started
 PROCESSES = 2
 RATE = 4
 SECONDS = 8.0
-FILL = 300  # messages that no window of the stalled one holds
+FILL = 600  # messages that no window of the stalled one holds
 PATIENCE = 35.0  # more than a subscriber may take nothing for
 NARROW = (("grpc.http2.lookahead_bytes", 65_536), ("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0))
 

@@ -3,10 +3,16 @@
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
-from tests.faults.proxy import Proxy
+from tests.faults.clock import clock
+from tests.faults.copies import archived, promote, standby_of
+from tests.faults.disk import failing_fsync, small_disk
+from tests.faults.postgres import terminate_backends
+from tests.faults.proxy import Proxy, proxied
 from tests.faults.toxics import (
     UNDIRECTED,
     Bandwidth,
@@ -22,9 +28,35 @@ from tests.faults.toxics import (
     Timeout,
     Toxic,
 )
-from tests.faults.world import LEASE, World
+from tests.faults.world import LEASE, Ground, World
 
 HOLD = 2.5  # seconds that a fault lasts, if nothing else is said
+
+
+@contextmanager
+def plain() -> Iterator[Ground]:
+    """A database without anything special."""
+    yield Ground()
+
+
+@contextmanager
+def with_clock() -> Iterator[Ground]:
+    """One whose clock can be set."""
+    with clock() as settable:
+        yield Ground(clock=settable)
+
+
+@contextmanager
+def on_small_disk() -> Iterator[Ground]:
+    """One whose log has a disk of its own."""
+    with small_disk() as disk:
+        yield Ground(disk=disk, settings={})
+
+
+@contextmanager
+def durable() -> Iterator[Ground]:
+    """One that flushes what it commits."""
+    yield Ground(settings={})
 
 
 @dataclass(frozen=True)
@@ -35,6 +67,7 @@ class Fault:
     within: float = 10.0
     through: tuple[str, ...] = ()
     clocks: bool = True
+    ground: Callable[[], AbstractContextManager[Ground]] = plain
 
 
 # ── managers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -110,30 +143,110 @@ async def a_failpoint_is_reached(world: World) -> None:
 
 
 async def the_database_is_killed(world: World) -> None:
-    world.kill_database()
+    await world.server.kill9()
     await asyncio.sleep(0.5)
-    world.postgres.restart()
+    await world.server.start()
 
 
 async def the_database_is_away_for_longer_than_any_lease(world: World) -> None:
-    world.kill_database()
+    await world.server.kill9()
     await asyncio.sleep(LEASE * 2)
-    world.postgres.restart()
+    await world.server.start()
 
 
 async def the_database_stands_still(world: World) -> None:
-    world.freeze_database()
+    await world.server.freeze()
     await asyncio.sleep(LEASE * 2)
-    world.thaw_database()
+    world.server.thaw()
 
 
 async def backends_are_terminated(world: World) -> None:
-    for _ in range(40):
-        await world.database.run(
-            "select pg_terminate_backend(pid) from pg_stat_activity"
-            " where application_name like 'instance-manager%' order by random() limit 1"
-        )
-        await asyncio.sleep(0.05)
+    await terminate_backends(world.server, rate=20, seconds=HOLD, seed=world.seed)
+
+
+async def the_disk_of_the_log_is_full(world: World) -> None:
+    assert world.ground.disk
+    await world.ground.disk.exhaust(world.server)
+    await asyncio.sleep(HOLD)
+    world.ground.disk.free()
+    await world.server.restart()
+
+
+async def the_disk_fails(world: World) -> None:
+    async with failing_fsync(world.server):
+        await asyncio.sleep(HOLD)
+    await world.server.kill9()
+    await world.server.start()
+
+
+async def the_databases_clock_is_set_forward(world: World) -> None:
+    assert world.ground.clock
+    world.ground.clock.set(timedelta(minutes=10))
+    await asyncio.sleep(LEASE + 1)
+
+
+async def the_databases_clock_is_set_back(world: World) -> None:
+    assert world.ground.clock
+    world.ground.clock.set(timedelta(hours=-1))
+    await asyncio.sleep(LEASE + 1)
+
+
+async def a_managers_clock_is_a_day_off(world: World) -> None:
+    """Each of them, one ahead and the other behind."""
+    with clock() as ahead, clock() as behind:
+        for number, (each, days) in enumerate(((ahead, 1), (behind, -1))):
+            each.set(timedelta(days=days))
+            await world.managers[number].kill()
+            world.managers[number].variables |= each.env
+            await world.restart(number)
+        await asyncio.sleep(LEASE + 1)
+        for number, manager in enumerate(world.managers):
+            await manager.kill()
+            manager.variables = {}
+            await world.restart(number)
+
+
+# ── copies of the database ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def a_standby_is_promoted(world: World) -> None:
+    """An asynchronous one, cut off a moment before: what it never heard of is lost, and announced."""
+    async with AsyncExitStack() as kept:
+        link = await kept.enter_async_context(proxied(world.server.address))
+        follower = await kept.enter_async_context(standby_of(world.server, through=link.address))
+        await asyncio.sleep(1)
+        link.add(Timeout())
+        await asyncio.sleep(0.5)
+        await world.server.kill9()
+        await promote(follower)
+        world.moved(follower)
+        await world.announced()
+        world.kept.push_async_callback(kept.pop_all().aclose)
+
+
+async def a_synchronous_standby_is_promoted(world: World) -> None:
+    """It has all that was acknowledged."""
+    async with AsyncExitStack() as kept:
+        follower = await kept.enter_async_context(standby_of(world.server, synchronous=True))
+        await asyncio.sleep(1)
+        await world.server.kill9()
+        await promote(follower)
+        world.moved(follower)
+        world.kept.push_async_callback(kept.pop_all().aclose)
+
+
+async def the_database_is_restored_to_a_point_in_time(world: World) -> None:
+    async with AsyncExitStack() as kept:
+        archive = await kept.enter_async_context(archived(world.server))
+        await asyncio.sleep(1)
+        await archive.point("before")
+        await asyncio.sleep(1)
+        await archive.complete()
+        await world.server.kill9()
+        restored = await kept.enter_async_context(archive.restored("before"))
+        world.moved(restored)
+        await world.announced()
+        world.kept.push_async_callback(kept.pop_all().aclose)
 
 
 # ── the network ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,6 +300,14 @@ FAULTS: dict[str, Fault] = {
     "the database is away": Fault(the_database_is_away_for_longer_than_any_lease, within=5),
     "the database stands still": Fault(the_database_stands_still),
     "backends are terminated": Fault(backends_are_terminated),
+    "the log's disk is full": Fault(the_disk_of_the_log_is_full, ground=on_small_disk),
+    "fsync fails": Fault(the_disk_fails, ground=durable),
+    "the database's clock is set forward": Fault(the_databases_clock_is_set_forward, clocks=False, ground=with_clock),
+    "the database's clock is set back": Fault(the_databases_clock_is_set_back, clocks=False, ground=with_clock),
+    "the managers' clocks are a day off": Fault(a_managers_clock_is_a_day_off),
+    "a standby is promoted": Fault(a_standby_is_promoted),
+    "a synchronous standby is promoted": Fault(a_synchronous_standby_is_promoted),
+    "the database is restored": Fault(the_database_is_restored_to_a_point_in_time),
     **{f"a database link {way}": network(each, lambda world: world.links, LEASE + 1) for way, each in WAYS.items()},
     **{f"a client link {way}": network(each, lambda world: world.doors, HOLD) for way, each in WAYS.items()},
 }

@@ -4,31 +4,30 @@ What clients do is recorded; `judged` says what was wrong with it in the end.
 """
 
 import asyncio
-import os
 import random
-import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
 import asyncpg
-import psutil
 from grpc import aio
 
 from manager.client import Client as Sdk
 from manager.client import Instance
 from manager.client.errors import ManagerError
-from manager.embedded import Postgres, start
 from manager.pb import instance_manager_pb2 as pb
 from manager.presence import new_id
 from tests.conftest import Database
 from tests.faults import invariants, linear, replay
+from tests.faults.clock import Clock
+from tests.faults.disk import Disk
 from tests.faults.managers import HURRIED, Manager
+from tests.faults.postgres import migrated, started
 from tests.faults.proxy import Proxy, proxied
 from tests.faults.record import Call, Client, Ledger, Recorder
-from tests.stream import standby
+from tests.faults.server import Server
 from tests.stream.plain import Fact, facts
 from tests.stream.reader import Ended, Story, listening
 from tests.stream.validators import Case, broken
@@ -43,11 +42,23 @@ LOCAL = (
 WRITERS, FAITHFUL, SUBSCRIBERS = 4, 12, 2
 
 
+BASE = "select base_revision from history_epoch where number > 1 order by number desc limit 1"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is special about a world's database."""
+
+    clock: Clock | None = None
+    disk: Disk | None = None
+    settings: Mapping[str, str] = field(default_factory=lambda: {"fsync": "off"})
+
+
 @dataclass
 class World:
     """Everything, by what it is for: `links` are between managers and the database, `doors` before the managers."""
 
-    postgres: Postgres
+    server: Server
     database: Database
     managers: list[Manager]
     links: list[Proxy]
@@ -60,6 +71,8 @@ class World:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     writing: list["asyncio.Task[None]"] = field(default_factory=list)
     reading: list["asyncio.Task[None]"] = field(default_factory=list)
+    ground: Ground = field(default_factory=lambda: Ground())
+    kept: AsyncExitStack = field(default_factory=AsyncExitStack)  # what a fault left behind, ended with the world
     base: int | None = None  # what was acknowledged after it may be lost, an epoch having been announced
 
     @property
@@ -70,25 +83,19 @@ class World:
         """Starts a manager anew, behind the same door."""
         self.doors[number].to(await self.managers[number].start())
 
-    def tree(self) -> list[psutil.Process]:
-        """PostgreSQL's processes."""
-        postmaster = psutil.Process(self.postgres.process.pid)
-        return [postmaster, *postmaster.children(recursive=True)]
+    def moved(self, server: Server) -> None:
+        """From now on that server is the database."""
+        self.server, self.database = server, server.database
+        for each in self.links:
+            each.to(server.address)
+            each.cut()
 
-    def freeze_database(self) -> None:
-        for each in self.tree():
-            with suppress(psutil.NoSuchProcess):
-                each.suspend()
-
-    def thaw_database(self) -> None:
-        for each in self.tree():
-            with suppress(psutil.NoSuchProcess):
-                each.resume()
-
-    def kill_database(self) -> None:
-        """kill -9 of the postmaster; its children follow."""
-        os.kill(self.postgres.process.pid, signal.SIGKILL)
-        self.postgres.process.wait(20)
+    async def announced(self) -> None:
+        """Once the managers have opened an epoch: what came after its base may be lost, and they have said so."""
+        async with asyncio.timeout(10):
+            while (base := await self.database.value(BASE)) is None:
+                await asyncio.sleep(0.05)
+        self.base = base
 
     # ── clients ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -241,26 +248,33 @@ def drawn(chance: random.Random, ids: list[str]) -> Call:
 
 @asynccontextmanager
 async def world_of(
-    folder: Path, seed: int, *, through: Sequence[tuple[str, ...]] = ((), ()), **more: str
+    folder: Path, seed: int, *, through: Sequence[tuple[str, ...]] = ((), ()), ground: Ground | None = None
 ) -> AsyncIterator[World]:
     """A world with one manager for each of `through` (see tests.faults.launch), and everybody at work."""
     async with AsyncExitStack() as stack:
-        postgres = stack.enter_context(start(None, ephemeral=True, durable=False))
-        database = await standby.migrated(postgres)
+        ground = ground or Ground()
+        server = await stack.enter_async_context(
+            started(
+                settings={**ground.settings, **(ground.disk.settings if ground.disk else {})},
+                env=ground.clock.env if ground.clock else None,
+                initdb=ground.disk.initdb if ground.disk else (),
+            )
+        )
+        database = await migrated(server)
         connection = await asyncpg.connect(database.admin)
         await connection.execute("create sequence mutant_revisions; grant usage on mutant_revisions to im_server")
         await connection.close()
-        links = [await stack.enter_async_context(proxied(f"127.0.0.1:{postgres.port}", seed=seed)) for _ in through]
+        links = [await stack.enter_async_context(proxied(server.address, seed=seed)) for _ in through]
         managers = []
         for link, each in zip(links, through, strict=True):
-            url = database.url.replace(f"127.0.0.1:{postgres.port}", link.address)
-            managers.append(Manager(url, each, dict(more)))
+            managers.append(Manager(link.instead(database.url), each))
         stack.push_async_callback(ended, managers)
         addresses = await asyncio.gather(*(each.start() for each in managers))
         doors = [await stack.enter_async_context(proxied(each, seed=seed)) for each in addresses]
         recorder = Recorder(Ledger(folder / f"ledger-{seed}"))
         stack.callback(recorder.ledger.close)
-        world = World(postgres, database, managers, links, doors, recorder, seed)
+        world = World(server, database, managers, links, doors, recorder, seed, ground=ground)
+        stack.push_async_callback(world.kept.aclose)
         await peopled(world, stack)
         yield world
 
