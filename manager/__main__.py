@@ -1,10 +1,13 @@
 """The command line's entry: `imctl`, and `python -m manager`."""
 
+import os
 import sys
 
 
 def main() -> None:
     """Runs `imctl`; says what to install where the command line's own packages are missing."""
+    # what is forked is exec'ed at once: gRPC's handlers of forks have nothing to do, and crash the child now and then
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         import typer  # noqa: F401 - the client alone installs without it
     except ModuleNotFoundError:

@@ -106,7 +106,8 @@ def _pulses(
         standing.hear(ticked)
 
     return (
-        *((Doorbell(settings.database_url, rooms.streams.feed).serve(),) if settings.notify else ()),
+        *((database.hosts.watch(),) if database.hosts.several else ()),
+        *((Doorbell(database.hosts, rooms.streams.feed).serve(),) if settings.notify else ()),
         reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, served),
         health.show(),
         *((show(standing.gauges, settings.metrics_port),) if settings.metrics_port is not None else ()),

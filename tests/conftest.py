@@ -4,8 +4,13 @@ In this order: IM_TEST_DATABASE_URL (a superuser's), the embedded binaries (or t
 request `--db=docker`.
 """
 
-import asyncio
 import os
+
+# a child that is started as another account is forked, and gRPC's handlers crash it now and then before its exec;
+# gRPC looks when it is imported
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator

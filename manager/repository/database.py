@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from manager.domain.refusals import Exhausted, Refusal, Unavailable
+from manager.repository.hosts import Hosts
 
 # Milliseconds. A frozen manager must not stop the others, nor a dead network hold a lock.
 SESSION = {
@@ -30,7 +31,6 @@ SESSION = {
     "timezone": "UTC",
 }
 COMMAND_TIMEOUT = 35.0
-CONNECT_TIMEOUT = 5.0
 
 RETRIED = {"40001", "40P01", "55P03", "0A000"}
 BAD_DATA = ("22", "23", "54")
@@ -40,6 +40,7 @@ class Connection(asyncpg.Connection):
     """`unreplicated` once a commit was reported as done though no synchronous standby has it."""
 
     unreplicated = False
+    hosts: Hosts
 
     def heed(self, message: asyncpg.PostgresLogMessage) -> None:
         """PostgreSQL commits locally when a wait for a standby is cut short, and says so by a warning alone."""
@@ -47,28 +48,30 @@ class Connection(asyncpg.Connection):
             self.unreplicated = True
 
 
-async def connect(url: str, *, name: str, **session: str) -> Connection:
-    """A bare connection for a libpq address (several hosts, sslmode and the rest included) to its writable server."""
-    connection: Connection = await asyncpg.connect(
-        url.replace("postgresql+asyncpg://", "postgresql://"),
-        timeout=CONNECT_TIMEOUT,
+async def connect(to: str | Hosts, *, name: str, **session: str) -> Connection:
+    """A bare connection to the primary of a libpq address (several hosts, sslmode and the rest included)."""
+    hosts = to if isinstance(to, Hosts) else Hosts(to)
+    connection: Connection = await hosts.connect(
         command_timeout=COMMAND_TIMEOUT,
-        target_session_attrs=None if "target_session_attrs" in url else "read-write",
         server_settings={**SESSION, "application_name": f"instance-manager {name}", **session},
         connection_class=Connection,
     )
+    connection.hosts = hosts
     connection.add_log_listener(Connection.heed)
     return connection
 
 
-def engine_of(url: str, *, name: str, connections: int = 1, autocommit: bool = False, **session: str) -> AsyncEngine:
+def engine_of(
+    to: str | Hosts, *, name: str, connections: int = 1, autocommit: bool = False, **session: str
+) -> AsyncEngine:
     """An engine over `connect`; `session` are PostgreSQL's settings beyond SESSION.
 
     With `autocommit` each statement is its own transaction.
     """
+    hosts = to if isinstance(to, Hosts) else Hosts(to)
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect(url, name=name, **session),
+        async_creator=lambda: connect(hosts, name=name, **session),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=5,
@@ -83,16 +86,25 @@ async def is_unreplicated(connection: AsyncConnection) -> bool:
     return bool(found)
 
 
+async def is_left(connection: AsyncConnection, system: int, timeline: int) -> bool:
+    """Whether the server that a connection leads to, by its own word, is known to be the primary no more."""
+    bare: Any = (await connection.get_raw_connection()).driver_connection
+    return bool(bare.hosts.left(system, timeline))
+
+
 class Session:
     """One held connection, made when first needed and made anew after it broke. For one task at a time."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, hosts: Hosts | None = None) -> None:
         self._engine = engine
+        self._hosts = hosts
         self._connection: AsyncConnection | None = None
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[AsyncConnection]:
         """The connection; whatever fails in it leaves no half-open transaction behind."""
+        if self._hosts:
+            await self._hosts.heed()
         if self._connection is None:
             self._connection = await self._engine.connect()
         try:
@@ -122,18 +134,21 @@ class Session:
 class Readers:
     """A few connections for reads, each lent for one statement or one snapshot."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, hosts: Hosts) -> None:
         self._engine = engine
+        self._hosts = hosts
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement sees the newest commits."""
+        await self._hosts.heed()
         async with self._engine.connect() as connection:
             yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which all statements see one moment."""
+        await self._hosts.heed()
         async with self._engine.connect() as connection:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             async with connection.begin():
@@ -148,12 +163,14 @@ class Database:
     """About ten connections, each for one kind of work, so that none waits for another's."""
 
     def __init__(self, url: str, read_connections: int) -> None:
+        self.hosts = hosts = Hosts(url)
         # heartbeats and metrics may lose the last second; a change of the fleet may not, whatever the server's default
-        self.turns = Session(engine_of(url, name="turns", synchronous_commit="on"))
-        self.checks = Session(engine_of(url, name="checks", autocommit=True, synchronous_commit="off"))
-        self.samples = Session(engine_of(url, name="samples", synchronous_commit="off"))
-        self.upkeep = Session(engine_of(url, name="upkeep", autocommit=True, enable_seqscan="on"))
-        self.readers = Readers(engine_of(url, name="reads", autocommit=True, connections=read_connections))
+        self.turns = Session(engine_of(hosts, name="turns", synchronous_commit="on"), hosts)
+        self.checks = Session(engine_of(hosts, name="checks", autocommit=True, synchronous_commit="off"), hosts)
+        self.samples = Session(engine_of(hosts, name="samples", synchronous_commit="off"), hosts)
+        self.upkeep = Session(engine_of(hosts, name="upkeep", autocommit=True, enable_seqscan="on"), hosts)
+        reads = engine_of(hosts, name="reads", autocommit=True, connections=read_connections)
+        self.readers = Readers(reads, hosts)
 
     async def close(self) -> None:
         """Gives all connections back."""

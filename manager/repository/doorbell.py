@@ -7,6 +7,7 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from manager.repository.database import connect
+from manager.repository.hosts import Hosts
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ class Doorbell:
     It rings itself now and then, since a connection can be dead without anybody having been told.
     """
 
-    def __init__(self, url: str, listener: Listener) -> None:
-        self._url = url
+    def __init__(self, hosts: Hosts, listener: Listener) -> None:
+        self._hosts = hosts
         self._listener = listener
         self._echo = ""
         self._echoed = asyncio.Event()
@@ -48,7 +49,7 @@ class Doorbell:
             await asyncio.sleep(RETRY)
 
     async def _listen(self) -> None:
-        connection = await connect(self._url, name="doorbell")
+        connection = await connect(self._hosts, name="doorbell")
         try:
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _: lost.set())

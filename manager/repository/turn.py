@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.event import Event
 from manager.domain.grace import EPOCH_GRACE, MOST
-from manager.domain.refusals import Unreplicated
-from manager.repository.database import is_unreplicated
+from manager.domain.refusals import Unavailable, Unreplicated
+from manager.repository.database import is_left, is_unreplicated
 from manager.repository.grace import forgive
 from manager.repository.state import encode, encode_service
 
@@ -55,7 +55,8 @@ OPEN = text("""
 select clock_timestamp() as now, cast(random() * 2147483647 as integer) as nonce,
        greatest(c.compacted_revision, e.base_revision, (select max(revision) from event)) as head,
        (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
-       is not distinct from (h.system_identifier, h.timeline, h.database_oid, h.event_oid) as known
+       is not distinct from (h.system_identifier, h.timeline, h.database_oid, h.event_oid) as known,
+       h.system_identifier, h.timeline
 from control c cross join history_here h
 left join lateral (select * from history_epoch order by number desc limit 1) e on true
 """)
@@ -65,12 +66,15 @@ left join lateral (select * from history_epoch order by number desc limit 1) e o
 async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIterator[Turn]:
     """Runs one turn; on return it is committed, as durably as the database is set up to.
 
-    Raises UnknownHistoryError, having changed nothing, where the newest epoch is of another history, and Unreplicated
-    where it is committed here but on no synchronous standby: then nobody knows what a failover would keep.
+    Raises UnknownHistoryError, having changed nothing, where the newest epoch is of another history, and Unavailable,
+    likewise, where this server was left behind by a promotion. Raises Unreplicated where it is committed here but on
+    no synchronous standby: then nobody knows what a failover would keep.
     """
     async with connection.begin():
         await connection.execute(LOCK)
         row = (await connection.execute(OPEN)).one()
+        if await is_left(connection, row.system_identifier, row.timeline):
+            raise Unavailable
         if not row.known:
             raise UnknownHistoryError
         present = Turn(connection, row.now, row.nonce, row.head)

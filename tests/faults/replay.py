@@ -137,8 +137,10 @@ def _explained(operation: Operation, window: Window, known: dict[str, Life]) -> 
             return window.since(child.linked) and child.parent != call.instance
         case pb.REASON_CYCLE:
             return call.other in _above(call.instance, window, known)
+    if call.method == "check":  # a freshly restored database does not know it
+        return operation.status == "FAILED_PRECONDITION" and window.before(life.added)
     # a read that found nothing: it is not there, or silent
-    return call.method != "check" and (window.before(life.added) or window.since(life.died) or life.silent)
+    return window.before(life.added) or window.since(life.died) or life.silent
 
 
 def _held(operation: Operation, window: Window, life: Life, known: dict[str, Life]) -> bool:

@@ -42,7 +42,7 @@ LOCAL = (
 WRITERS, FAITHFUL, SUBSCRIBERS = 4, 12, 2
 
 
-BASE = "select base_revision from history_epoch where number > 1 order by number desc limit 1"
+BASE = "select (select base_revision from history_epoch where number > 1 order by number desc limit 1)"
 
 
 @dataclass(frozen=True)
