@@ -10,7 +10,7 @@ from manager.domain.calls import Checked, Outcome
 from manager.domain.instance import InstanceId
 from manager.domain.refusals import Refusal, Unavailable
 from manager.lane import Lane
-from manager.repository.database import Session, is_passing, refusal_of
+from manager.repository.database import Session, is_passing, refusal_of, why
 from manager.repository.heartbeat import Heartbeats, verdicts
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Checks:
             refusal = refusal_of(error)
             if refusal is None:
                 raise
-            log.warning("%d health checks failed: %s", len(ids), error)
+            log.warning("%d health checks failed: %s", len(ids), why(error))
             return [refusal] * len(ids)
         return [answers.get(each) for each in ids]
 

@@ -15,7 +15,7 @@ from manager.domain.event import Told
 from manager.domain.filter import ResumeToken
 from manager.domain.refusals import EpochChanged, HistoryGone, Unavailable
 from manager.repository import history
-from manager.repository.database import Readers, refusal_of
+from manager.repository.database import Readers, refusal_of, why
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Feed:
                 if refusal_of(error) is None:
                     log.exception("the history could not be read")
                 else:
-                    log.warning("the history waits for the database: %s", error)
+                    log.warning("the history waits for the database: %s", why(error))
                 await asyncio.sleep(POLL_UNHEARD)
             await self._wait()
 

@@ -6,7 +6,7 @@ from collections import deque
 from datetime import timedelta
 
 from manager.domain.metrics import Sample
-from manager.repository.database import Session, is_bad_data, refusal_of
+from manager.repository.database import Session, is_bad_data, refusal_of, why
 from manager.repository.metrics import store
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Samples:
                     self.dropped += len(batch)
                     log.exception("%d samples could not be stored, and were dropped", len(batch))
                     continue
-                log.warning("%d samples wait for the database: %s", len(batch), error)
+                log.warning("%d samples wait for the database: %s", len(batch), why(error))
                 self._put_back(batch)
                 return
 

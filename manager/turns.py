@@ -11,7 +11,7 @@ from manager.domain.policy import Policy
 from manager.domain.refusals import Exhausted, Refusal, Unreplicated
 from manager.lane import Lane
 from manager.repository.add import add
-from manager.repository.database import Session, is_passing, is_too_long, refusal_of
+from manager.repository.database import Session, is_passing, is_too_long, refusal_of, why
 from manager.repository.kill import kill
 from manager.repository.link import link
 from manager.repository.offer import offer
@@ -74,7 +74,7 @@ class Turns:
             if refusal is None:
                 raise
             self.unreplicated += isinstance(refusal, Unreplicated)
-            log.warning("a turn of %d failed: %s", len(calls), error)
+            log.warning("a turn of %d failed: %s", len(calls), why(error))
             return [refusal] * len(calls)
 
     async def _singly(self, calls: Sequence[Call]) -> Outcomes:

@@ -5,7 +5,7 @@ import logging
 from datetime import timedelta
 
 from manager.repository import trim
-from manager.repository.database import Session, refusal_of
+from manager.repository.database import Session, refusal_of, why
 from manager.repository.heartbeat import mend
 from manager.repository.host_stats import forget_silent
 from manager.repository.metrics import forget_dead, keep
@@ -42,5 +42,5 @@ async def keep_up(session: Session, days_ahead: int, retention: Retention, inter
             if refusal_of(error) is None:
                 log.exception("upkeep failed")
             else:
-                log.info("upkeep waits: %s", error)
+                log.info("upkeep waits: %s", why(error))
         await asyncio.sleep(pause)

@@ -216,6 +216,16 @@ def refusal_of(error: BaseException) -> Refusal | None:
     return Unavailable() if is_passing(error) or _is_away(error) else None
 
 
+def why(error: BaseException) -> str:
+    """What an error says, in a line: without the statement that it befell, and SQLAlchemy's wrappings."""
+    while isinstance(error, DBAPIError) or type(error).__module__.startswith("sqlalchemy."):
+        inner = getattr(error, "orig", None) or error.__cause__
+        if inner is None:
+            break
+        error = inner
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, (OSError, TimeoutError, PoolTimeoutError)):
         return True

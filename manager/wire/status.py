@@ -23,7 +23,7 @@ from manager.domain.refusals import (
     Unavailable,
     Unreplicated,
 )
-from manager.repository.database import refusal_of
+from manager.repository.database import refusal_of, why
 from manager.repository.migrations import SchemaMismatch
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str, bytes]:
         code, message, details = grpc.StatusCode.INTERNAL, f"a fault of the server's: incident {incident}", []
     else:
         if refusal is not error:
-            log.warning("answered %s: %s", type(refusal).__name__, error)
+            log.warning("answered %s: %s", type(refusal).__name__, why(error))
         code, message, details = STATUS_OF[type(refusal)], str(refusal), _details(refusal)
     return code, message, _packed(code, message, details)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from manager.pb import instance_manager_pb2 as pb
 from tests.conftest import Database
-from tests.faults.record import Call, Operation
+from tests.faults.record import Call, Entry, Operation
 from tests.faults.replay import Life, lives
 from tests.stream.plain import Fact
 
@@ -56,11 +56,15 @@ async def violations(database: Database) -> list[str]:
     return found
 
 
-def lost(ledger: Sequence[tuple[Call, int]], history: Sequence[Fact], base: int | None = None) -> Iterator[str]:
-    """Acknowledged changes that the history does not have; those after `base` may be lost, being announced."""
+def lost(
+    ledger: Sequence[Entry], history: Sequence[Fact], base: int | None = None, again: float = float("inf")
+) -> Iterator[str]:
+    """Acknowledged changes that the history does not have. Those after `base` may be lost, being announced, but none
+    that was asked for after `again`.
+    """
     known = lives(history)
-    for call, revision in ledger:
-        if (base is None or revision <= base) and not _kept(call, revision, known):
+    for call, revision, called in ledger:
+        if (base is None or revision <= base or called > again) and not _kept(call, revision, known):
             yield f"{call} was acknowledged as revision {revision}, and is lost"
 
 

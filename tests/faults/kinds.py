@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from manager.repository.hosts import ASK_EVERY, ASK_WITHIN
 from tests.faults.clock import clock
 from tests.faults.copies import archived, promote, standby_of
 from tests.faults.disk import failing_fsync, small_disk
@@ -235,6 +236,32 @@ async def a_synchronous_standby_is_promoted(world: World) -> None:
         world.kept.push_async_callback(kept.pop_all().aclose)
 
 
+async def the_old_primary_is_left_writable(world: World) -> None:
+    """A standby is promoted that was cut off a moment before, and nobody tells the old primary, nor the managers."""
+    old = world.server
+    async with AsyncExitStack() as kept:
+        replication = await kept.enter_async_context(proxied(old.address))
+        follower = await kept.enter_async_context(standby_of(old, through=replication.address))
+        for number, link in enumerate(world.links):
+            second = await kept.enter_async_context(proxied(follower.address))
+            await world.managers[number].stop()
+            world.managers[number].database_url = old.database.url.replace(
+                old.address, f"{link.address},{second.address}"
+            )
+            await world.restart(number)
+        await asyncio.sleep(1)
+        replication.add(Timeout())
+        await asyncio.sleep(0.5)
+        await promote(follower)
+        world.server, world.database = follower, follower.database
+        await asyncio.sleep(ASK_EVERY + ASK_WITHIN)
+        await world.announced()
+        left_at = await old.database.value("select max(revision) from event")
+        await asyncio.sleep(2)
+        assert await old.database.value("select max(revision) from event") == left_at, "somebody went on writing to it"
+        world.kept.push_async_callback(kept.pop_all().aclose)
+
+
 async def the_database_is_restored_to_a_point_in_time(world: World) -> None:
     async with AsyncExitStack() as kept:
         archive = await kept.enter_async_context(archived(world.server))
@@ -307,6 +334,7 @@ FAULTS: dict[str, Fault] = {
     "the managers' clocks are a day off": Fault(a_managers_clock_is_a_day_off),
     "a standby is promoted": Fault(a_standby_is_promoted),
     "a synchronous standby is promoted": Fault(a_synchronous_standby_is_promoted),
+    "an old primary is left writable": Fault(the_old_primary_is_left_writable),
     "the database is restored": Fault(the_database_is_restored_to_a_point_in_time),
     **{f"a database link {way}": network(each, lambda world: world.links, LEASE + 1) for way, each in WAYS.items()},
     **{f"a client link {way}": network(each, lambda world: world.doors, HOLD) for way, each in WAYS.items()},

@@ -63,9 +63,9 @@ class Manager:
                 if self.process.returncode is not None:
                     raise ChildProcessError(text.decode())
                 await asyncio.sleep(0.02)
-        found = re.search(rb"127\.0\.0\.1:\d+", text)
+        found = re.search(rb"gRPC +(127\.0\.0\.1:\d+)", text)
         assert found
-        self.address = found[0].decode()
+        self.address = found[1].decode()
         return self.address
 
     @property

@@ -8,10 +8,10 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import grpc
 from grpc import aio
@@ -45,6 +45,11 @@ class Call:
     instance: str
     other: str = ""
 
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The instances that it speaks of."""
+        return (self.instance, self.other) if self.other and self.method in ("add", "link") else (self.instance,)
+
 
 @dataclass(slots=True)
 class Operation:
@@ -61,6 +66,14 @@ class Operation:
     status: str = ""
 
 
+class Entry(NamedTuple):
+    """A change of the ledger: what was asked, when, and the revision that was answered."""
+
+    call: Call
+    revision: int
+    called: float = 0.0
+
+
 class Ledger:
     """Acknowledged changes, on disk."""
 
@@ -71,17 +84,17 @@ class Ledger:
     async def write(self, operation: Operation) -> None:
         """Returns once it cannot be lost with this process, or with the machine."""
         call = operation.call
-        line = json.dumps([call.method, call.instance, call.other, operation.revision]) + "\n"
+        line = json.dumps([*astuple(call), operation.revision, operation.called]) + "\n"
         await asyncio.to_thread(self._write, line.encode())
 
     def _write(self, line: bytes) -> None:
         self._file.write(line)
         os.fsync(self._file.fileno())
 
-    def read(self) -> list[tuple[Call, int]]:
-        """What it holds, with the revisions that were answered."""
+    def read(self) -> list[Entry]:
+        """What it holds."""
         rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-        return [(Call(method, instance, other), revision) for method, instance, other, revision in rows]
+        return [Entry(Call(*row[:3]), *row[3:]) for row in rows]
 
     def close(self) -> None:
         self._file.close()

@@ -16,7 +16,7 @@ from manager.presence import new_id
 from manager.server import Serving
 from tests.conftest import Database
 from tests.faults import invariants, linear, replay
-from tests.faults.record import Call, Client, Ledger, Operation, Recorder, loaded
+from tests.faults.record import Call, Client, Entry, Ledger, Operation, Recorder, loaded
 from tests.stream.plain import Fact, facts
 
 A, B, C = "a", "b", "c"
@@ -133,11 +133,12 @@ def test_what_nobody_knows_may_have_happened_or_not() -> None:
 
 
 def test_the_ledger_tells_what_was_lost_and_what_was_announced() -> None:
-    written = [(each.call, each.revision) for each in GOOD if each.revision]
+    written = [Entry(each.call, each.revision, each.called) for each in GOOD if each.revision]
     assert list(invariants.lost(written, HISTORY)) == []
     assert len(list(invariants.lost(written, HISTORY[:2]))) == 3
     assert list(invariants.lost(written, HISTORY[:2], base=2)) == []
     assert list(invariants.lost(written, HISTORY[1:], base=2))
+    assert list(invariants.lost(written, HISTORY[:2], base=2, again=written[-1].called - 1))
 
 
 def test_who_expires_early_is_seen() -> None:

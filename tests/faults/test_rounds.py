@@ -10,13 +10,14 @@ import random
 import shutil
 import tempfile
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.faults.kinds import FAULTS
 from tests.faults.server import Missing
-from tests.faults.world import world_of
+from tests.faults.world import World, world_of
 
 SEED = int(os.environ.get("IM_FAULT_SEED", random.randrange(10**6)))
 ROUNDS = int(os.environ.get("IM_FAULT_ROUNDS", "0"))
@@ -42,6 +43,7 @@ async def test_a_fault_costs_nothing_that_was_promised(
             world = await stack.enter_async_context(
                 world_of(tmp_path, seed, through=(fault.through, ()), ground=ground)
             )
+            stack.push(partial(_keep, world, name))
             await asyncio.sleep(WARM_UP)
             await fault.breaks(world)
         except Missing as missing:
@@ -50,13 +52,18 @@ async def test_a_fault_costs_nothing_that_was_promised(
         await asyncio.sleep(WARM_UP)
         await world.rest()
         found = await world.judged(clocks=fault.clocks)
-        if found:
-            kept = Path(tempfile.mkdtemp(prefix="im-fault-"))
-            world.recorder.save(kept / "operations.jsonl")
-            shutil.copy(world.recorder.ledger.path, kept / "ledger")
-            for number, each in enumerate(world.managers):
-                (kept / f"manager-{number}.log").write_text(each.said())
-            pytest.fail(f"{name}, IM_FAULT_SEED={seed}, kept in {kept}:\n" + "\n".join(found[:20]))
+        assert not found, "\n".join(found[:20])
     with capsys.disabled():
         if ROUNDS:
             print(f"\n{name}: {len(world.recorder.operations)} operations, well again after {took:.1f} s", end=" ")
+
+
+def _keep(world: World, name: str, _kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    """Keeps the history of a round that failed."""
+    if isinstance(error, Exception):
+        kept = Path(tempfile.mkdtemp(prefix="im-fault-"))
+        world.recorder.save(kept / "operations.jsonl")
+        shutil.copy(world.recorder.ledger.path, kept / "ledger")
+        for number, each in enumerate(world.managers):
+            (kept / f"manager-{number}.log").write_text(each.said())
+        error.add_note(f"{name}, IM_FAULT_SEED={world.seed}, kept in {kept}")

@@ -5,8 +5,8 @@ What clients do is recorded; `judged` says what was wrong with it in the end.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -16,7 +16,7 @@ from grpc import aio
 
 from manager.client import Client as Sdk
 from manager.client import Instance
-from manager.client.errors import ManagerError
+from manager.client.errors import EpochChangedError, ManagerError, typed
 from manager.pb import instance_manager_pb2 as pb
 from manager.presence import new_id
 from tests.conftest import Database
@@ -26,10 +26,10 @@ from tests.faults.disk import Disk
 from tests.faults.managers import HURRIED, Manager
 from tests.faults.postgres import migrated, started
 from tests.faults.proxy import Proxy, proxied
-from tests.faults.record import Call, Client, Ledger, Recorder
+from tests.faults.record import Call, Client, Ledger, Operation, Recorder
 from tests.faults.server import Server
 from tests.stream.plain import Fact, facts
-from tests.stream.reader import Ended, Story, listening
+from tests.stream.reader import Ended, Story, Stream, listening
 from tests.stream.validators import Case, broken
 
 LEASE = float(HURRIED["IM_TIMEOUT"]) + float(HURRIED["IM_GRACE"])
@@ -73,7 +73,9 @@ class World:
     reading: list["asyncio.Task[None]"] = field(default_factory=list)
     ground: Ground = field(default_factory=lambda: Ground())
     kept: AsyncExitStack = field(default_factory=AsyncExitStack)  # what a fault left behind, ended with the world
-    base: int | None = None  # what was acknowledged after it may be lost, an epoch having been announced
+    # what was acknowledged after `base` may be lost, an epoch having been announced; but nothing of after `moved_at`
+    base: int | None = None
+    moved_at: float = 0.0
 
     @property
     def addresses(self) -> list[str]:
@@ -95,7 +97,7 @@ class World:
         async with asyncio.timeout(10):
             while (base := await self.database.value(BASE)) is None:
                 await asyncio.sleep(0.05)
-        self.base = base
+        self.base, self.moved_at = base, monotonic()
 
     # ── clients ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -114,15 +116,40 @@ class World:
 
     async def subscribe(self, number: int) -> None:
         """One story, gone on with through another door whenever its stream ends."""
-        chance, story = random.Random(self.seed * 100 + 50 + number), self.stories[number]
+        chance = random.Random(self.seed * 100 + 50 + number)
+
+        async def read(stream: Stream) -> None:
+            until = monotonic() + 1 + chance.random() * 4
+            while not self.stopped.is_set():
+                await stream.next(max(0.01, until - monotonic()))  # whose timeout ends the stream
+
         while not self.stopped.is_set():
-            with suppress(aio.AioRpcError, TimeoutError):
-                async with listening(chance.choice(self.addresses), story, token=story.token) as stream:
-                    until = monotonic() + 1 + chance.random() * 4
-                    while not self.stopped.is_set():
-                        await stream.next(max(0.01, until - monotonic()))  # whose timeout ends the stream
-            hung_up(story)
+            await self._told(number, chance, read)
             await asyncio.sleep(0.05)
+
+    async def finish(self, number: int, upto: int) -> None:
+        """Reads a story to the end."""
+
+        async def read(stream: Stream) -> None:
+            await stream.until(upto)
+
+        while not await self._told(number, random.Random(), read):
+            await asyncio.sleep(0.1)
+
+    async def _told(self, number: int, chance: random.Random, read: Callable[[Stream], Awaitable[None]]) -> bool:
+        """One connection on which a story goes on, and whether all was read. What tells of lost changes begins anew."""
+        story = self.stories[number]
+        try:
+            async with listening(chance.choice(self.addresses), story, token=story.token) as stream:
+                await read(stream)
+                return True
+        except TimeoutError:
+            pass
+        except aio.AioRpcError as error:
+            if isinstance(typed(error), EpochChangedError):
+                self.stories[number] = Story(story.request)
+        hung_up(story)
+        return False
 
     async def rest(self) -> None:
         """Writers and subscribers stop; all calls are answered, or given up."""
@@ -136,29 +163,24 @@ class World:
         for story in self.stories:
             hung_up(story)
 
-    async def finish(self, story: Story, upto: int) -> None:
-        """Reads a story to the end."""
-        while True:
-            with suppress(aio.AioRpcError, TimeoutError):
-                async with listening(random.choice(self.addresses), story, token=story.token) as stream:
-                    await stream.until(upto)
-                    return
-            hung_up(story)
-            await asyncio.sleep(0.1)
-
     async def lively(self, within: float) -> float:
         """How long it takes until every kind of call is answered through every door; fails after `within` seconds."""
-        begun = monotonic()
-        async with asyncio.timeout(within):
-            await asyncio.gather(*map(self._answered, self.addresses))
+        begun, last = monotonic(), dict[str, Exception]()
+        try:
+            async with asyncio.timeout(within):
+                await asyncio.gather(*(self._answered(each, last) for each in self.addresses))
+        except TimeoutError as error:
+            error.add_note(f"the last failures, by manager: {last}")
+            raise
         return monotonic() - begun
 
-    async def _answered(self, address: str) -> None:
+    async def _answered(self, address: str, last: dict[str, Exception]) -> None:
         async with Sdk(address) as sdk:
             while True:
                 try:
                     await every_kind(sdk)
-                except (ManagerError, aio.AioRpcError, TimeoutError):
+                except (ManagerError, aio.AioRpcError, TimeoutError) as error:
+                    last[address] = error
                     await asyncio.sleep(0.05)
                 else:
                     return
@@ -169,15 +191,14 @@ class World:
         """All that was wrong. With `clocks` the database's clock was this machine's all the time."""
         head = await self.database.value("select max(revision) from event")
         async with asyncio.timeout(30):
-            await asyncio.gather(*(self.finish(each, head) for each in self.stories))
+            await asyncio.gather(*(self.finish(number, head) for number in range(len(self.stories))))
         history = await facts(self.database)
-        operations = self.recorder.operations
+        operations = self.recorder.operations if self.base is None else self._afterwards()
         found = [*self.recorder.faults, *await invariants.violations(self.database)]
-        if self.base is None:
-            found += replay.violations(operations, history)
-            found += linear.violations(operations, history)
-            found += self._misled(history, head)
-        found += invariants.lost(self.recorder.ledger.read(), history, self.base)
+        found += replay.violations(operations, history)
+        found += linear.violations(operations, history)
+        found += self._misled(history, head)
+        found += invariants.lost(self.recorder.ledger.read(), history, self.base, self.moved_at)
         found += invariants.massacred(history, [each.id for each in self.faithful])
         if clocks:
             found += invariants.early(operations, await invariants.expiries(self.database), LEASE)
@@ -185,6 +206,14 @@ class World:
             said = each.said()
             found += [line for line in said.splitlines() if "incident" in line or "Traceback" in line]
         return found
+
+    def _afterwards(self) -> list[Operation]:
+        """What was asked about instances, and parents of theirs, of which nothing had been asked before the loss."""
+        before: set[str] = set()
+        for each in self.recorder.operations:  # in the order of their calls
+            if each.called < self.moved_at or (each.call.method == "add" and each.call.other in before):
+                before.update(each.call.about)
+        return [each for each in self.recorder.operations if before.isdisjoint(each.call.about)]
 
     def _misled(self, history: Sequence[Fact], head: int) -> list[str]:
         """What was wrong with what subscribers were told."""
