@@ -8,12 +8,20 @@ from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from grpc import aio
+
+from manager.cli.exits import Exit
+from manager.pb import instance_manager_pb2 as pb
+from manager.pb.instance_manager_pb2_grpc import TryServiceStub
 from manager.repository.hosts import ASK_EVERY, ASK_WITHIN
+from tests.cli.imctl import running
 from tests.faults.clock import clock
 from tests.faults.copies import archived, promote, standby_of
 from tests.faults.disk import failing_fsync, small_disk
+from tests.faults.memory import at_most
 from tests.faults.postgres import terminate_backends
 from tests.faults.proxy import Proxy, proxied
+from tests.faults.record import VERSION
 from tests.faults.toxics import (
     UNDIRECTED,
     Bandwidth,
@@ -29,7 +37,7 @@ from tests.faults.toxics import (
     Timeout,
     Toxic,
 )
-from tests.faults.world import LEASE, Ground, World
+from tests.faults.world import LEASE, LOCAL, Ground, World
 
 HOLD = 2.5  # seconds that a fault lasts, if nothing else is said
 
@@ -128,6 +136,41 @@ async def a_manager_is_out_of_files(world: World) -> None:
 def _endpoint(proxy: Proxy) -> tuple[str, int]:
     host, _, port = proxy.address.rpartition(":")
     return host, int(port)
+
+
+async def a_manager_is_out_of_memory(world: World) -> None:
+    """The kernel ends it amid large requests."""
+    manager, large = world.managers[0], pb.InstanceDescription(hostname="x" * 1_000_000)
+    with at_most(manager.pid, 8 << 20):
+        async with asyncio.timeout(15), aio.insecure_channel(world.doors[0].address, LOCAL) as channel:
+            send = TryServiceStub(channel).TryAddInstance
+            while manager.running:
+                calls = (send(large, metadata=VERSION, timeout=5) for _ in range(50))
+                await asyncio.gather(*calls, return_exceptions=True)
+    assert await manager.ended() == -signal.SIGKILL
+    await asyncio.sleep(0.5)
+    await world.restart(0)
+
+
+async def a_client_stands_still(world: World) -> None:
+    """Whoever is silent for so long expires in time, though its process is there, and is told so as soon as it asks."""
+    async with running(",".join(world.addresses), "--strict", "--", "sleep", "1000") as client:
+        await true(world, f"exists ({CLIENT})")
+        await true(world, "(select clock_timestamp() > grace_until from control)")  # which the managers' start brought
+        client.signal(signal.SIGSTOP)
+        await true(world, f"exists ({CLIENT} and death_cause = 2)", within=1.1 * LEASE + 4)
+        client.signal(signal.SIGCONT)
+        assert (await client.ended()).code == Exit.DEAD
+
+
+CLIENT = "select from instance where type = 6"
+
+
+async def true(world: World, condition: str, within: float = 15) -> None:
+    """Returns once the condition holds in the database."""
+    async with asyncio.timeout(within):
+        while not await world.database.value(f"select {condition}"):
+            await asyncio.sleep(0.1)
 
 
 async def a_failpoint_is_reached(world: World) -> None:
@@ -319,6 +362,8 @@ FAULTS: dict[str, Fault] = {
     "an event loop stalls": Fault(an_event_loop_stalls, through=("stalled_loop",)),
     "a manager is asked to end": Fault(a_manager_is_asked_to_end, within=3),
     "a manager is out of files": Fault(a_manager_is_out_of_files),
+    "a manager is out of memory": Fault(a_manager_is_out_of_memory, within=3),
+    "a client stands still": Fault(a_client_stands_still),
     "killed before a commit": Fault(a_failpoint_is_reached, through=("before_commit",)),
     "killed after a commit": Fault(a_failpoint_is_reached, through=("after_commit",)),
     "killed in a cascade": Fault(a_failpoint_is_reached, through=("mid_cascade",)),
