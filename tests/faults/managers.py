@@ -14,7 +14,8 @@ from tests.processes import environment
 
 PATIENCE = 60.0
 
-# A tenth of the defaults, as far as the contract admits: a round is to last seconds.
+# A tenth of the defaults, as far as the contract admits: a round is to last seconds. Nothing holds deaths back but
+# grace: self-preservation and a low rate would hide most of the false ones.
 HURRIED = {
     "IM_TIMEOUT": "3",
     "IM_GRACE": "1",
@@ -28,6 +29,9 @@ HURRIED = {
     "IM_DRIFT_AFTER": "0.5",
     "IM_OUTAGE_GRACE": "6",
     "IM_DRAIN": "3",
+    "IM_PRESERVE_SIZE": "1000000",
+    "IM_EXPIRY_RATE": "1000",
+    "IM_EXPIRY_BURST": "1000",
 }
 
 

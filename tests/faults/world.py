@@ -39,7 +39,7 @@ LOCAL = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
-WRITERS, FAITHFUL, SUBSCRIBERS = 8, 12, 2
+WRITERS, FAITHFUL, SUBSCRIBERS = 4, 12, 2
 
 
 BASE = "select (select base_revision from history_epoch where number > 1 order by number desc limit 1)"
