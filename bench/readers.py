@@ -1,14 +1,18 @@
-"""`python -m bench.readers ADDRESS COUNT`: so many subscribers, as cheap as a client can be.
+"""`python -m bench.readers ADDRESS COUNT [HOSTS]`: so many subscribers, as cheap as a client can be.
+
+With HOSTS each asks for one of so many hosts, `host-0` and so on; else for everything.
 
 They say `ready` on stdout once all are connected. Each line on stdin is a command: `take N` waits until every one has
 N more messages and answers with their times of arrival (seconds, on this machine's clock), one line a subscriber;
-`end` ends. A subscriber whose stream ends says so in place of its times.
+`drop` answers with how many each has got, and forgets them; `end` ends. A subscriber whose stream ends says so in
+place of its answer.
 """
 
 import asyncio
 import json
 import sys
 import time
+from typing import Any
 
 from grpc import aio
 
@@ -32,7 +36,7 @@ class Reader:
 
     async def read(self, channel: aio.Channel, request: bytes) -> None:
         """Reads for ever."""
-        method = channel.unary_stream(METHOD, request_serializer=None, response_deserializer=None)
+        method: Any = channel.unary_stream(METHOD, request_serializer=None, response_deserializer=None)
         call = method(request, metadata=VERSION)
         try:
             await call.initial_metadata()
@@ -45,18 +49,33 @@ class Reader:
             self.connected.set()
 
 
-async def main(address: str, count: int) -> None:
+def asked(number: int, hosts: int) -> bytes:
+    """What a subscriber asks for."""
+    names = [f"host-{number % hosts}"] if hosts else []
+    request = pb.SubscribeRequest(event_types=[pb.ADDED, pb.REMOVED, pb.UPDATED], hostnames=names)
+    return request.SerializeToString()
+
+
+async def main(address: str, count: int, hosts: int = 0) -> None:
     """Connects, and obeys."""
-    request = pb.SubscribeRequest(event_types=[pb.ADDED, pb.REMOVED, pb.UPDATED]).SerializeToString()
     channels = [
         aio.insecure_channel(address, (("grpc.use_local_subchannel_pool", 1),))
         for _ in range((count + A_CONNECTION - 1) // A_CONNECTION)
     ]
     readers = [Reader() for _ in range(count)]
-    tasks = [asyncio.create_task(each.read(channels[n % len(channels)], request)) for n, each in enumerate(readers)]
+    tasks = [
+        asyncio.create_task(each.read(channels[number % len(channels)], asked(number, hosts)))
+        for number, each in enumerate(readers)
+    ]
     await asyncio.gather(*(each.connected.wait() for each in readers))
     print("ready", flush=True)
     while (command := (await asyncio.to_thread(sys.stdin.readline)).split()) and command[0] != "end":
+        if command[0] == "drop":
+            for each in readers:
+                print(json.dumps(each.ended or len(each.times)))
+                each.times.clear()
+            sys.stdout.flush()
+            continue
         wanted = int(command[1])
         async with asyncio.timeout(WITHIN):
             while any(len(each.times) < wanted and not each.ended for each in readers):
@@ -73,4 +92,4 @@ async def main(address: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:])))

@@ -46,3 +46,8 @@ def cpu(pid: int) -> float:
     """The seconds of CPU that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def open_files(pid: int) -> int:
+    """The file descriptors of a process."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

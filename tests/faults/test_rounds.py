@@ -66,4 +66,5 @@ def _keep(world: World, name: str, _kind: type[BaseException] | None, error: Bas
         shutil.copy(world.recorder.ledger.path, kept / "ledger")
         for number, each in enumerate(world.managers):
             (kept / f"manager-{number}.log").write_text(each.said())
+        (kept / "why").write_text(f"{name}, seed {world.seed}: {error!r}\n")
         error.add_note(f"{name}, IM_FAULT_SEED={world.seed}, kept in {kept}")
