@@ -102,8 +102,9 @@ update heartbeat set last_seen = :now where instance_id in (
     select instance_id from heartbeat where last_seen > :now order by instance_id for no key update skip locked)
 """)
 
-BEGIN = text("update control set ticked_at = :now, judged_for = :judged_for")
-END = text("update control set rate_tokens = :tokens, stretch = :stretch")
+# Whatever a pass judges, it judges as of the turn's own time: nobody dies by an event from before its death was due.
+BEGIN = text("update control set ticked_at = :now, judged_for = interval '0'")
+END = text("update control set rate_tokens = :tokens, stretch = :stretch, judged_for = :judged_for")
 
 
 async def _pass(
@@ -114,7 +115,7 @@ async def _pass(
     if silence.gap < NONE:
         await turn.connection.execute(CLAMP, {"now": turn.now})
     await note(turn.connection, control.grace)
-    await turn.connection.execute(BEGIN, {"now": turn.now, "judged_for": 2 * policy.interval})
+    await turn.connection.execute(BEGIN, {"now": turn.now})
     elapsed = min(max(silence.gap, NONE), LONGEST)
     count = await preservation.count(turn)
     watches = await preservation.look(turn, before, count, elapsed, policy.limits)
@@ -123,12 +124,13 @@ async def _pass(
     await turn.connection.execute(NARROW)
     chosen = admitted(await _roots(turn, due, policy), watches, refilled(control.tokens, elapsed, policy.limits))
     stretch = stretched(control.stretch, count.demand, policy.check_load)
-    await turn.connection.execute(END, {"tokens": chosen.tokens, "stretch": stretch})
     await preservation.keep(turn, before, chosen.watches)
     if chosen.roots:
         await _expire(turn, actor, chosen.roots, policy)
     if changed:
         await _tell(turn, actor, changed)
+    left = {"tokens": chosen.tokens, "stretch": stretch, "judged_for": 2 * policy.interval}
+    await turn.connection.execute(END, left)
     return replace(control, tokens=chosen.tokens, stretch=stretch), dict(chosen.watches)
 
 

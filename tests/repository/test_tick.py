@@ -4,13 +4,17 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from manager.domain.calls import Registration, Tick
 from manager.domain.grace import Patience
 from manager.domain.instance import Cause, InstanceType
 from manager.presence import new_id
+from manager.repository import preservation
 from manager.repository.heartbeat import check
 from manager.repository.instances import find
 from manager.repository.tick import DUE_OF_GROUP
+from manager.repository.turn import Turn
 from tests.conftest import Database
 from tests.fleet import POLICY, Fleet, S, fleet_of
 
@@ -35,6 +39,26 @@ async def test_silence_is_told_once_and_kills_nobody(fleet: Fleet) -> None:
     assert await fleet.told("STALE") == [silent]
     assert await fleet.told("REMOVED") == []
     assert await fleet.living() == {silent, loud}
+
+
+async def test_a_pass_that_takes_long_judges_as_of_its_beginning(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody dies by an event whose time is before the death was due."""
+    one, other = await fleet.add(), await fleet.add()
+    await fleet.silence(42.9, one)  # due at 43
+    await fleet.silence(32.9, other)  # stale at 33
+    count = preservation.count
+
+    async def slow(turn: Turn) -> preservation.Count:
+        await asyncio.sleep(0.3)
+        return await count(turn)
+
+    monkeypatch.setattr(preservation, "count", slow)
+    await fleet.tick()
+    assert await fleet.told("REMOVED") == []
+    assert other not in await fleet.told("STALE")
+    await fleet.tick()
+    assert await fleet.told("REMOVED") == [one]
+    assert other in await fleet.told("STALE")
 
 
 async def test_who_is_heard_again_is_told_recovered_once(fleet: Fleet) -> None:
