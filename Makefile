@@ -6,7 +6,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test check stream bench format proto lock wheel clean
+.PHONY: help setup run test check stream faults soak bench format proto lock wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,13 @@ check: .venv/.ok ## format, lint, types, layers, contract and schema, all curren
 stream: .venv/.ok ## break the stream for ten minutes, and 1,000 variants of a router's worst day
 	IM_STREAM_SECONDS=$${IM_STREAM_SECONDS:-600} $(BIN)/python -m pytest -q -s tests/stream/test_chaos.py
 	IM_ROUTER_VARIANTS=$${IM_ROUTER_VARIANTS:-1000} $(BIN)/python -m pytest -q --timeout 3600 tests/test_router.py
+
+faults: .venv/.ok ## every kind of fault seven times, a million judged operations, 10,000 that return at once: two hours
+	IM_FAULT_ROUNDS=$${IM_FAULT_ROUNDS:-7} IM_OPERATIONS=$${IM_OPERATIONS:-1000000} IM_HERD=$${IM_HERD:-10000} \
+	  $(BIN)/python -m pytest -q -s tests/faults
+
+soak: .venv/.ok ## an hour of steady work: what grows, and is the end as fast as the beginning?
+	$(BIN)/python -m bench.soak
 
 bench: .venv/.ok ## from a commit to its delivery on another manager; many subscribers beside a stalled one
 	$(BIN)/python -m bench.stream

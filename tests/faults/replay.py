@@ -97,6 +97,7 @@ class Windows:
 def violations(operations: Sequence[Operation], history: Sequence[Fact]) -> Iterator[str]:
     """Answers that were true at no moment of their calls, and changes that were not made in their order."""
     known, windows = lives(history), Windows(operations)
+    asked = _first(operations)
     first: dict[tuple[Call, int], Operation] = {}
     for each in sorted(operations, key=lambda each: each.called):
         if each.returned is None:
@@ -104,17 +105,25 @@ def violations(operations: Sequence[Operation], history: Sequence[Fact]) -> Iter
         window = windows.of(each)
         if each.value and each.call.method in CHANGES:
             made = first.setdefault((each.call, each.revision), each)
-            if made is each and not _repeated(each, operations) and each.revision <= window.low:
+            if made is each and not _repeated(each, asked) and each.revision <= window.low:
                 yield f"{each} has a revision from before it was asked for"
         if not _explained(each, window, known):
             yield f"{each} was true at no moment from {window.low} to {window.high}"
 
 
-def _repeated(operation: Operation, operations: Sequence[Operation]) -> bool:
+def _first(operations: Sequence[Operation]) -> dict[Call, float]:
+    """When each call was made for the first time."""
+    found: dict[Call, float] = {}
+    for each in operations:
+        found[each.call] = min(each.called, found.get(each.call, each.called))
+    return found
+
+
+def _repeated(operation: Operation, asked: dict[Call, float]) -> bool:
     """Whether somebody had asked for the same before; a child may also have been registered with its parent."""
     call = operation.call
-    same = {call, Call("add", call.other, call.instance)} if call.method == "link" else {call}
-    return any(each.call in same and each.called < operation.called for each in operations)
+    same = (call, Call("add", call.other, call.instance)) if call.method == "link" else (call,)
+    return any(asked.get(each, NEVER) < operation.called for each in same)
 
 
 def _explained(operation: Operation, window: Window, known: dict[str, Life]) -> bool:

