@@ -31,7 +31,7 @@ from manager.server import Serving, serve
 from manager.settings import Settings
 
 TEMPLATE = "im_template"
-PASSWORD = "im-test-only"
+SERVER, PASSWORD = "im_server", "im-test-only"
 # false: the whole suite does without LISTEN and NOTIFY
 NOTIFY = Settings().notify
 
@@ -67,6 +67,20 @@ class Database:
     async def value(self, statement: str, *arguments: object) -> Any:
         """The one value of a statement, as a superuser."""
         return (await self.run(statement, *arguments))[0][0]
+
+
+def addressed(url: str) -> Database:
+    """The database at a superuser's address, where the server's role has the suite's password."""
+    name = url.rpartition("/")[2]
+    return Database(name, at(url, database=name, user=SERVER, password=PASSWORD), url)
+
+
+async def admitted(url: str) -> Database:
+    """The same, once it has."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"alter role {SERVER} login password '{PASSWORD}'")
+    await connection.close()
+    return addressed(url)
 
 
 @contextmanager
@@ -120,9 +134,7 @@ async def template(cluster: str) -> str:
     """The name of a migrated database, which nobody is connected to."""
     await _recreate(cluster, TEMPLATE)
     await migrations.upgrade(at(cluster, database=TEMPLATE))
-    connection = await asyncpg.connect(cluster)
-    await connection.execute(f"alter role im_server login password '{PASSWORD}'")
-    await connection.close()
+    await admitted(cluster)
     return TEMPLATE
 
 
@@ -134,7 +146,7 @@ async def database(cluster: str, template: str) -> AsyncIterator[Database]:
     """A migrated database of this test's own."""
     name = f"im_test_{os.getpid()}_{next(numbers)}"
     await _recreate(cluster, name, f"template {template} strategy file_copy")
-    yield Database(name, at(cluster, database=name, user="im_server", password=PASSWORD), at(cluster, database=name))
+    yield addressed(at(cluster, database=name))
     connection = await asyncpg.connect(cluster)
     await connection.execute(f'drop database if exists "{name}" with (force)')
     await connection.close()

@@ -53,6 +53,12 @@ async def caught_up(primary: Server, follower: Server) -> None:
     await _until(follower, "select pg_last_wal_replay_lsn() >= cast($1 as text)::pg_lsn", position)
 
 
+async def cut_off(follower: Server) -> None:
+    """The standby hears of its primary no more."""
+    await follower.set(primary_conninfo="")
+    await _until(follower, "select count(*) = 0 from pg_stat_wal_receiver")
+
+
 # ── a point in time ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 

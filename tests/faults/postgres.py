@@ -20,9 +20,8 @@ from manager.embedded import binaries
 from manager.embedded.account import Account
 from manager.embedded.cluster import initdb_command
 from manager.repository import migrations
-from tests.conftest import PASSWORD, Database
-from tests.faults.server import Server, free_port, place, served
-from tests.stream import standby
+from tests.conftest import PASSWORD, Database, admitted
+from tests.faults.server import NAME, Server, free_port, place, served
 
 
 @asynccontextmanager
@@ -55,9 +54,9 @@ async def _initialize(server: Server, options: Sequence[str]) -> None:
 
 async def migrated(server: Server) -> Database:
     """A database with the schema, in which the server's role may log in."""
-    await server.value(f"create database {standby.NAME}")
-    await migrations.upgrade(server.url(standby.NAME))
-    return await standby.admitted(server.url(standby.NAME))
+    await server.value(f"create database {NAME}")
+    await migrations.upgrade(server.url(NAME))
+    return await admitted(server.url(NAME))
 
 
 VICTIMS = """

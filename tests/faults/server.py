@@ -24,10 +24,10 @@ from manager.embedded import postmaster
 from manager.embedded.account import Account
 from manager.embedded.binaries import Binaries
 from manager.embedded.cluster import SUPERUSER
-from tests.conftest import PASSWORD, Database
+from tests.conftest import PASSWORD, Database, addressed
 from tests.faults import trees
-from tests.stream import standby
 
+NAME = "fleet"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -84,7 +84,7 @@ class Server:
     @property
     def database(self) -> Database:
         """The fleet's, once it was `migrated`."""
-        return standby.addressed(self.url(standby.NAME))
+        return addressed(self.url(NAME))
 
     def url(self, database: str = "postgres") -> str:
         """A superuser's address."""

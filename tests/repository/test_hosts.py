@@ -16,9 +16,11 @@ from manager.presence import new_id
 from manager.repository import hosts as module
 from manager.repository.database import connect
 from manager.repository.hosts import Answers, Host, Hosts, Known, NoPrimary, Server, hosts_of, who
-from tests.conftest import PASSWORD, Database
+from tests.conftest import PASSWORD, Database, admitted
+from tests.faults.copies import caught_up, promote, standby_of
+from tests.faults.postgres import migrated, started
 from tests.fleet import fleet_of
-from tests.stream import standby
+from tests.stream import dumps
 
 A, B, C = Host("a", 1), Host("b", 1), Host("c", 1)
 OURS, FOREIGN = 7, 8
@@ -117,15 +119,14 @@ async def test_a_single_host_is_not_asked(database: Database) -> None:
 
 
 async def test_connections_to_a_server_that_was_left_are_closed() -> None:
-    with standby.cluster() as primary, standby.standby_of(primary) as follower:
-        database = await standby.migrated(primary)
-        # the server's role has its password there too, though nobody waited for its commit to be on disk
-        await follower.reaches(str(await database.value("select pg_current_wal_insert_lsn()::text")))
-        hosts = Hosts(database.url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{follower.port}/"))
+    async with started(settings={"fsync": "off"}) as primary, standby_of(primary) as follower:
+        database = await migrated(primary)
+        await caught_up(primary, follower)
+        hosts = Hosts(database.url.replace(primary.address, f"{primary.address},{follower.address}"))
         old = await connect(hosts, name="a test")
         await hosts.ask()
         assert (await who(old)).timeline == 1
-        await follower.promote()
+        await promote(follower)
         await hosts.ask()
         assert old.is_closed()
         new = await connect(hosts, name="a test")
@@ -201,9 +202,9 @@ async def test_a_change_of_primary_is_told_once_and_a_stranger_is_named(
 ) -> None:
     caplog.set_level(logging.INFO, "manager.repository.hosts")
     with start(None, ephemeral=True, durable=False) as other:
-        await standby.roles(database.admin, other.url())
+        await dumps.roles(database.admin, other.url())
         await other.create_database(database.name)
-        stranger = await standby.admitted(other.url(database=database.name))
+        stranger = await admitted(other.url(database=database.name))
         hosts = Hosts(twice(database).replace(at(database), f"{at(database)},{at(stranger)}"))
         for _ in range(3):
             await (await connect(hosts, name="a test")).close()

@@ -14,15 +14,17 @@ from manager.embedded import start
 from manager.pb import instance_manager_pb2 as pb
 from manager.settings import Settings
 from tests.conftest import NOTIFY, Database, at, serving
-from tests.stream import standby
+from tests.faults.copies import archived, caught_up, cut_off, promote, standby_of
+from tests.faults.postgres import migrated, started
+from tests.stream import dumps
 from tests.stream.changes import Changes
 from tests.stream.conftest import Managers, beginning, managers_of
 from tests.stream.plain import facts
 from tests.stream.reader import Story, Stream, listening, place_of, refused
-from tests.stream.restore import archived
 from tests.stream.validators import Case, broken
 from tests.wire.caller import Refused
 
+HASTY = {"fsync": "off"}
 EVERYTHING = [pb.EventType.ValueType(each) for each in range(1, 9)]
 
 
@@ -101,17 +103,17 @@ async def test_a_restored_dump_is_another_history(
     story = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
     async with managers_of(database, settings, 1) as managers:
         kept = await recorded(managers, 20, story)
-        await standby.dump(database, tmp_path / "dump")
+        await dumps.dump(database, tmp_path / "dump")
         lost = await recorded(managers, 10, story)
     name = f"{database.name}_restored"
     if not fresh:
-        restored = await standby.restore(tmp_path / "dump", at(cluster, database=name))
+        restored = await dumps.restore(tmp_path / "dump", at(cluster, database=name))
         await judge_restored(restored, settings, kept, lost)
         await database.run(f'drop database "{name}" with (force)')
         return
     with start(None, ephemeral=True, durable=False) as other:
-        await standby.roles(cluster, other.url())
-        restored = await standby.restore(tmp_path / "dump", other.url(database=name))
+        await dumps.roles(cluster, other.url())
+        restored = await dumps.restore(tmp_path / "dump", other.url(database=name))
         await judge_restored(restored, settings, kept, lost)
 
 
@@ -146,22 +148,22 @@ async def replayed(managers: Managers) -> list[pb.InstanceUpdate]:
 
 async def test_a_restore_to_a_point_in_time_is_another_history(settings: Settings, often: None) -> None:
     story = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
-    with standby.cluster() as primary:
-        database = await standby.migrated(primary)
+    async with started(settings=HASTY) as primary:
+        database = await migrated(primary)
         async with archived(primary) as archive:
             async with managers_of(database, on(settings, database), 1) as managers:
                 kept = await recorded(managers, 20, story)
                 await archive.point("before")
                 lost = await recorded(managers, 10, story)
                 await archive.complete()
-            archive.lose_primary()
+            await primary.kill9()
             async with archive.restored("before") as restored:
-                await judge_restored(restored, settings, kept, lost)
+                await judge_restored(restored.database, settings, kept, lost)
 
 
 async def test_clients_of_a_restored_fleet_find_back_by_themselves(settings: Settings) -> None:
-    with standby.cluster() as primary:
-        database = await standby.migrated(primary)
+    async with started(settings=HASTY) as primary:
+        database = await migrated(primary)
         async with archived(primary) as archive, AsyncExitStack() as clients:
             hurried = on(settings, database).model_copy(update={"reaper_interval": timedelta(milliseconds=300)})
             async with serving(hurried) as manager:
@@ -172,9 +174,12 @@ async def test_clients_of_a_restored_fleet_find_back_by_themselves(settings: Set
                 new = await clients.enter_async_context(Instance(client, browser()))
                 await until(lambda: {old.id, new.id} <= shown(fleet))
                 await archive.complete()
-            archive.lose_primary()
+            await primary.kill9()
             port = int(manager.addresses[0].rpartition(":")[2])
-            async with archive.restored("before"), serving(hurried.model_copy(update={"port": port})):
+            async with (
+                archive.restored("before", port=primary.port),
+                serving(hurried.model_copy(update={"port": port})),
+            ):
                 await until(lambda: {old.id, new.id} <= shown(fleet) and fleet.fresh)
                 async with asyncio.timeout(20):
                     while True:
@@ -204,22 +209,22 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_promoted_standby_ends_those_who_know_more_and_lets_the_others_go_on(
     settings: Settings, often: None
 ) -> None:
-    with standby.cluster() as primary, standby.standby_of(primary) as follower:
-        database = await standby.migrated(primary)
-        two_hosts = database.url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{follower.port}/")
+    async with started(settings=HASTY) as primary, standby_of(primary) as follower:
+        database = await migrated(primary)
+        two_hosts = database.url.replace(primary.address, f"{primary.address},{follower.address}")
         hurried = settings.model_copy(
             update={"database_url": two_hosts, "reaper_interval": timedelta(milliseconds=300)}
         )
         async with managers_of(database, hurried, 2) as managers:
             kept = await recorded(managers, 20)
-            await follower.reaches(await standby.position(database))
-            await follower.lose_touch()
+            await caught_up(primary, follower)
+            await cut_off(follower)
             knowing = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING))
             async with listening(managers.addresses[1], knowing) as stream:
                 behind = Story(pb.SubscribeRequest(event_types=EVERYTHING, send_bookmarks=True))
                 lost = await lose(managers, stream)
-                primary.process.kill()
-                promoted = await follower.promote()
+                await primary.kill9()
+                promoted = await promote(follower)
                 told_so(await stream.end())
             await again(managers)
             assert (await epochs(promoted))[1:] == [kept[-1].revision]
