@@ -22,10 +22,14 @@ PAUSE = 0.02
 class Checks:
     """Health checks on a connection of their own, so that a long turn does not keep the living waiting."""
 
-    def __init__(self, session: Session, *, linger: timedelta, size: int, queue: int) -> None:
+    def __init__(
+        self, session: Session, *, linger: timedelta, size: int, queue: int, patience: timedelta | None = None
+    ) -> None:
         self._session = session
         self._heartbeats = Heartbeats(session)
-        self.lane: Lane[InstanceId, Outcome | None] = Lane(self._run, linger=linger, size=size, queue=queue)
+        self.lane: Lane[InstanceId, Outcome | None] = Lane(
+            self._run, linger=linger, size=size, queue=queue, patience=patience
+        )
 
     async def submit(self, instance_id: InstanceId) -> Outcome:
         """Done: keep running, the time is recorded. Refused: terminate.

@@ -11,6 +11,8 @@ from manager.domain.refusals import Exhausted, Refusal, Unavailable
 
 log = logging.getLogger(__name__)
 
+HANGS = "the database does not answer; retry elsewhere"
+
 C = TypeVar("C")
 R = TypeVar("R")
 
@@ -18,7 +20,8 @@ R = TypeVar("R")
 class Lane(Generic[C, R]):
     """Collects calls and runs them in batches; each waiter gets its own answer. The urgent ones go first.
 
-    An idle lane runs at once. A busy one lingers a little, since small batches cost the database most.
+    An idle lane runs at once. A busy one lingers a little, since small batches cost the database most. A batch that
+    takes longer than `patience` hangs: until it ends, its waiters and all who wait or come are told to ask elsewhere.
     """
 
     def __init__(
@@ -29,12 +32,15 @@ class Lane(Generic[C, R]):
         size: int,
         queue: int,
         urgent: Callable[[C], bool] = lambda _: False,
+        patience: timedelta | None = None,
     ) -> None:
         self._run = run
         self._linger = linger.total_seconds()
         self._size = size
         self._queue = queue
         self._urgent = urgent
+        self._patience = patience.total_seconds() if patience else None
+        self._hangs = False
         self._waiting: deque[tuple[C, asyncio.Future[R]]] = deque()
         self._ahead: deque[tuple[C, asyncio.Future[R]]] = deque()
         self._arrived = asyncio.Event()
@@ -44,6 +50,8 @@ class Lane(Generic[C, R]):
         """The answer to a call. Whoever stops waiting does not stop the batch that the call is in."""
         if self._closed:
             raise Unavailable("this server is stopping; retry elsewhere")
+        if self._hangs:
+            raise Unavailable(HANGS)
         waiting = self._ahead if self._urgent(call) else self._waiting
         if len(waiting) >= self._queue:
             raise Exhausted("too many calls are waiting; retry later", timedelta(seconds=1))
@@ -81,11 +89,13 @@ class Lane(Generic[C, R]):
     async def _answer(self, batch: Sequence[tuple[C, asyncio.Future[R]]]) -> None:
         answers: Sequence[R | Refusal | Exception]
         try:
-            answers = await self._run([call for call, _ in batch])
+            answers = await self._ran(batch)
         except Exception as error:
             if not isinstance(error, Refusal):
                 log.exception("a batch of %d failed", len(batch))
             answers = [error] * len(batch)
+        finally:
+            self._hangs = False
         for (_, answer), given in zip(batch, answers, strict=True):
             if answer.done():
                 continue
@@ -93,3 +103,21 @@ class Lane(Generic[C, R]):
                 answer.set_exception(given)
             else:
                 answer.set_result(given)
+
+    async def _ran(self, batch: Sequence[tuple[C, asyncio.Future[R]]]) -> Sequence[R | Refusal]:
+        calls = [call for call, _ in batch]
+        if self._patience is None:
+            return await self._run(calls)
+        late = asyncio.get_running_loop().call_later(self._patience, self._give_up, batch)
+        try:
+            return await self._run(calls)
+        finally:
+            late.cancel()
+
+    def _give_up(self, batch: Sequence[tuple[C, asyncio.Future[R]]]) -> None:
+        """What the batch does is not undone: nobody knows yet what becomes of it."""
+        self._hangs = True
+        log.warning("the database has not answered a batch of %d for %.1f s", len(batch), self._patience)
+        for _, answer in (*batch, *self._ahead, *self._waiting):
+            if not answer.done():
+                answer.set_exception(Unavailable(HANGS))

@@ -107,8 +107,9 @@ def _pulses(
 
     return (
         *((database.hosts.watch(),) if database.hosts.several else ()),
+        database.watchdog.watch(),
         *((Doorbell(database.hosts, rooms.streams.feed).serve(),) if settings.notify else ()),
-        reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, served),
+        reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, settings.away_after, served),
         health.show(),
         *((show(standing.gauges, settings.metrics_port),) if settings.metrics_port is not None else ()),
         keep_up(database.upkeep, settings.partitions_ahead, _retention(settings), settings.upkeep_interval),
@@ -161,7 +162,11 @@ def _rooms(settings: Settings, database: Database) -> Rooms:
             admission=Admission(settings.registration_rate, settings.registration_burst),
         ),
         checks=Checks(
-            database.checks, linger=settings.check_linger, size=settings.check_size, queue=settings.check_queue
+            database.checks,
+            linger=settings.check_linger,
+            size=settings.check_size,
+            queue=settings.check_queue,
+            patience=settings.check_patience,
         ),
         samples=Samples(database.samples, buffer=settings.sample_buffer, interval=settings.flush_interval),
         readers=database.readers,

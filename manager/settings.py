@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     check_linger: Seconds = Field(default=S / 200, ge=0 * S, le=S)
     check_queue: int = Field(default=50_000, ge=1)
     check_size: int = Field(default=5_000, ge=1)
+    check_patience: Seconds = Field(default=3 * S, ge=S / 10, le=60 * S)
 
     # what is kept, and how it gets there
     sample_buffer: int = Field(default=100_000, ge=1)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from manager.domain.refusals import Exhausted, Refusal
+from manager.domain.refusals import Exhausted, Refusal, Unavailable
 from manager.lane import Lane
 
 
@@ -25,10 +25,12 @@ class Work:
 
 
 @asynccontextmanager
-async def lane_of(work: Work, *, size: int = 3, queue: int = 5) -> AsyncIterator[Lane[int, int]]:
+async def lane_of(
+    work: Work, *, size: int = 3, queue: int = 5, patience: timedelta | None = None
+) -> AsyncIterator[Lane[int, int]]:
     """A lane for which a hundred and more is urgent."""
     lane: Lane[int, int] = Lane(
-        work.run, linger=timedelta(0), size=size, queue=queue, urgent=lambda number: number >= 100
+        work.run, linger=timedelta(0), size=size, queue=queue, urgent=lambda number: number >= 100, patience=patience
     )
     task = asyncio.create_task(lane.serve())
     yield lane
@@ -86,3 +88,18 @@ async def test_a_call_whose_caller_has_given_up_is_never_carried_out() -> None:
         work.go.set()
         assert await asyncio.gather(*tasks, patient) == [1, 3]
         assert work.batches == [[1], [3]]
+
+
+async def test_while_a_batch_hangs_everybody_is_sent_elsewhere_and_afterwards_nobody() -> None:
+    work = Work()
+    async with lane_of(work, patience=timedelta(milliseconds=50)) as lane:
+        tasks = await waiting(lane, 1)
+        tasks += await waiting(lane, 2, 100)
+        for each in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(each, Unavailable)
+        with pytest.raises(Unavailable):
+            await lane.submit(3)
+        work.go.set()
+        await asyncio.sleep(0.01)
+        assert await lane.submit(4) == 4
+        assert work.batches == [[1], [4]]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 DEFAULT_PORT = 50052
+SCHEME = "ipv6:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,20 @@ def address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def target(addresses: Sequence[Address]) -> str:
-    """The gRPC target for these managers.
+def targets(addresses: Sequence[Address]) -> list[str]:
+    """The gRPC target of each manager.
 
     A single name is left to gRPC, which follows its DNS entries as they change. gRPC has no resolver for several names,
     so these are looked up here, once; those without an entry are passed over, and OSError is raised when none has one.
     """
     if len(addresses) == 1:
-        return str(addresses[0])
-    return "ipv6:" + ",".join(dict.fromkeys(str(each) for each in resolved(addresses)))
+        return [str(addresses[0])]
+    return [f"{SCHEME}{each}" for each in dict.fromkeys(resolved(addresses))]
+
+
+def together(targets: Sequence[str]) -> str:
+    """One target for all of them."""
+    return targets[0] if len(targets) == 1 else SCHEME + ",".join(each.removeprefix(SCHEME) for each in targets)
 
 
 def resolved(addresses: Iterable[Address]) -> list[Address]:

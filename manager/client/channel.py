@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from grpc import aio
 
-from manager.client.address import Address, target
 from manager.client.interceptors import every_kind
 
 IDEMPOTENT = (
@@ -31,9 +30,9 @@ SERVICE_CONFIG = {
 OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
-    # as often as the server admits: a quiet subscription must outlive the NATs between
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # a quiet subscription must outlive the NATs between, and a dead connection no lease
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     # the default grows to two minutes: longer than a lease
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -46,6 +45,10 @@ OPTIONS: tuple[tuple[str, str | int], ...] = (
 )
 
 
-def connect(addresses: Sequence[Address], deadline: float) -> aio.Channel:
-    """A channel to these managers; single calls without a timeout get `deadline` seconds. Needs a running loop."""
-    return aio.insecure_channel(target(addresses), options=list(OPTIONS), interceptors=every_kind(deadline))
+# a connection of one's own, though others of this process have one to the same manager
+FRESH = (("grpc.use_local_subchannel_pool", 1),)
+
+
+def connect(target: str, deadline: float, options: Sequence[tuple[str, int]] = ()) -> aio.Channel:
+    """A channel to this target; single calls without a timeout get `deadline` seconds. Needs a running loop."""
+    return aio.insecure_channel(target, options=[*OPTIONS, *options], interceptors=every_kind(deadline))

@@ -103,7 +103,7 @@ class Instance:
     def __post_init__(self) -> None:
         self._chosen_id = bool(self.description.instance_id)
         self.description = completed(self.description)
-        self.registration = Registration(self.client.try_, self.description)
+        self.registration = Registration(self.client, self.description)
         self._alive = False
         self._tasks: Tasks | None = None
 

@@ -1,6 +1,7 @@
 """What an instance has told the manager of itself, kept so that it can be told again after a loss of data."""
 
-from manager.client.errors import RefusedError
+from manager.client.connection import Client
+from manager.client.errors import RefusedError, UnavailableError
 from manager.pb.instance_manager_pb2 import (
     REASON_ID_TAKEN,
     AddChildRequest,
@@ -10,7 +11,6 @@ from manager.pb.instance_manager_pb2 import (
     InstanceRequest,
     Service,
 )
-from manager.pb.instance_manager_pb2_grpc import TryServiceStub
 
 NEXT_CHECK = "next_check_ms"
 
@@ -18,8 +18,9 @@ NEXT_CHECK = "next_check_ms"
 class Registration:
     """One instance as registered; `owed` and `link_due` say what of it has to be told again."""
 
-    def __init__(self, calls: TryServiceStub, description: InstanceDescription) -> None:
-        self.calls = calls
+    def __init__(self, client: Client, description: InstanceDescription) -> None:
+        self.calls = client.try_
+        self.lifeline = client.lifeline
         self.description = description
         self.parent_id = description.parent_id
         self.later: list[Service] = []
@@ -34,8 +35,13 @@ class Registration:
 
     async def check(self, deadline: float) -> tuple[Bool, float | None]:
         """One health check: the answer, and in how many seconds the manager wants the next one, where it says so."""
-        call = self.calls.TryHealthCheck(InstanceRequest(instance_id=self.description.instance_id), timeout=deadline)
-        answer = await call
+        calls = self.lifeline.calls
+        call = calls.TryHealthCheck(InstanceRequest(instance_id=self.description.instance_id), timeout=deadline)
+        try:
+            answer = await call
+        except UnavailableError as error:
+            self.lifeline.failed(calls, error)
+            raise
         told = next((value for key, value in await call.trailing_metadata() if key == NEXT_CHECK), None)
         return answer, int(told) / 1000 if told else None
 

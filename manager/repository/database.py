@@ -1,7 +1,8 @@
 """Connections: how they are made, what they may cost, and what their failures mean to a caller."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from manager.domain.refusals import Exhausted, Refusal, Unavailable
-from manager.repository.hosts import Hosts
+from manager.repository.hosts import CONNECT_TIMEOUT, Hosts
+from manager.repository.watchdog import Watchdog
 
 # Milliseconds. A frozen manager must not stop the others, nor a dead network hold a lock.
 SESSION = {
@@ -31,6 +33,7 @@ SESSION = {
     "timezone": "UTC",
 }
 COMMAND_TIMEOUT = 35.0
+PREPARED_WITHIN = 10.0  # a connection, SQLAlchemy's own questions on it included
 
 RETRIED = {"40001", "40P01", "55P03", "0A000"}
 BAD_DATA = ("22", "23", "54")
@@ -40,6 +43,7 @@ class Connection(asyncpg.Connection):
     """`unreplicated` once a commit was reported as done though no synchronous standby has it."""
 
     unreplicated = False
+    direct = True  # false behind a pooler, where the process that works for us is not the one that we know
     hosts: Hosts
 
     def heed(self, message: asyncpg.PostgresLogMessage) -> None:
@@ -58,6 +62,12 @@ async def connect(to: str | Hosts, *, name: str, **session: str) -> Connection:
     )
     connection.hosts = hosts
     connection.add_log_listener(Connection.heed)
+    try:
+        serves = await connection.fetchval("select pg_backend_pid()", timeout=CONNECT_TIMEOUT)
+    except BaseException:
+        connection.terminate()
+        raise
+    connection.direct = serves == connection.get_server_pid()
     return connection
 
 
@@ -92,23 +102,30 @@ async def is_left(connection: AsyncConnection, system: int, timeline: int) -> bo
     return bool(bare.hosts.left(system, timeline))
 
 
+async def _watched(watchdog: Watchdog | None, connection: AsyncConnection) -> AbstractContextManager[None]:
+    bare: Any = (await connection.get_raw_connection()).driver_connection
+    return watchdog.over(bare) if watchdog and bare.direct else nullcontext()
+
+
 class Session:
     """One held connection, made when first needed and made anew after it broke. For one task at a time."""
 
-    def __init__(self, engine: AsyncEngine, hosts: Hosts | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, watchdog: Watchdog | None = None) -> None:
         self._engine = engine
-        self._hosts = hosts
+        self._watchdog = watchdog
         self._connection: AsyncConnection | None = None
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[AsyncConnection]:
         """The connection; whatever fails in it leaves no half-open transaction behind."""
-        if self._hosts:
-            await self._hosts.heed()
+        if self._watchdog:
+            await self._watchdog.hosts.heed()
         if self._connection is None:
-            self._connection = await self._engine.connect()
+            async with asyncio.timeout(PREPARED_WITHIN):
+                self._connection = await self._engine.connect()
         try:
-            yield self._connection
+            with await _watched(self._watchdog, self._connection):
+                yield self._connection
         except BaseException as error:
             await self._recover(error)
             raise
@@ -134,22 +151,24 @@ class Session:
 class Readers:
     """A few connections for reads, each lent for one statement or one snapshot."""
 
-    def __init__(self, engine: AsyncEngine, hosts: Hosts) -> None:
+    def __init__(self, engine: AsyncEngine, watchdog: Watchdog) -> None:
         self._engine = engine
-        self._hosts = hosts
+        self._watchdog = watchdog
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement sees the newest commits."""
-        await self._hosts.heed()
-        async with self._engine.connect() as connection:
+        await self._watchdog.hosts.heed()
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(PREPARED_WITHIN):
+                connection = await stack.enter_async_context(self._engine.connect())
+            stack.enter_context(await _watched(self._watchdog, connection))
             yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which all statements see one moment."""
-        await self._hosts.heed()
-        async with self._engine.connect() as connection:
+        async with self.use() as connection:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             async with connection.begin():
                 yield connection
@@ -164,13 +183,14 @@ class Database:
 
     def __init__(self, url: str, read_connections: int) -> None:
         self.hosts = hosts = Hosts(url)
+        self.watchdog = watchdog = Watchdog(hosts)
         # heartbeats and metrics may lose the last second; a change of the fleet may not, whatever the server's default
-        self.turns = Session(engine_of(hosts, name="turns", synchronous_commit="on"), hosts)
-        self.checks = Session(engine_of(hosts, name="checks", autocommit=True, synchronous_commit="off"), hosts)
-        self.samples = Session(engine_of(hosts, name="samples", synchronous_commit="off"), hosts)
-        self.upkeep = Session(engine_of(hosts, name="upkeep", autocommit=True, enable_seqscan="on"), hosts)
+        self.turns = Session(engine_of(hosts, name="turns", synchronous_commit="on"), watchdog)
+        self.checks = Session(engine_of(hosts, name="checks", autocommit=True, synchronous_commit="off"), watchdog)
+        self.samples = Session(engine_of(hosts, name="samples", synchronous_commit="off"), watchdog)
+        self.upkeep = Session(engine_of(hosts, name="upkeep", autocommit=True, enable_seqscan="on"), watchdog)
         reads = engine_of(hosts, name="reads", autocommit=True, connections=read_connections)
-        self.readers = Readers(reads, hosts)
+        self.readers = Readers(reads, watchdog)
 
     async def close(self) -> None:
         """Gives all connections back."""

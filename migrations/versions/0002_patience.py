@@ -10,7 +10,8 @@ depends_on = None
 # Nothing is rewritten: constant defaults, and views replaced in place.
 TABLES = (
     "alter table control add column grace_at timestamptz, add column stretch double precision not null default 1,"
-    " add column judged_for interval not null default interval '10 seconds', add constraint control_stretch_range check (stretch >= 1)",
+    " add column judged_for interval not null default interval '10 seconds',"
+    " add constraint control_stretch_range check (stretch >= 1)",
     "alter table heartbeat add column stretch real not null default 1",
     "alter table reaper_group add column calm_since timestamptz,"
     " add column stopped interval not null default interval '0', add column stopped_at timestamptz,"

@@ -1,6 +1,6 @@
 import pytest
 
-from manager.client.address import Address, address, mapped, target
+from manager.client.address import Address, address, mapped, targets, together
 
 
 @pytest.mark.parametrize(
@@ -26,20 +26,23 @@ def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
 
 
 def test_a_single_name_is_left_to_grpc_which_follows_its_dns() -> None:
-    assert target([Address("manager.example", 1)]) == "manager.example:1"
+    assert targets([Address("manager.example", 1)]) == ["manager.example:1"]
+    assert together(["manager.example:1"]) == "manager.example:1"
 
 
 def test_several_addresses_of_both_families_are_one_target() -> None:
-    assert target([Address("10.0.0.1", 1), Address("::1", 2)]) == "ipv6:[::ffff:10.0.0.1]:1,[::1]:2"
+    found = targets([Address("10.0.0.1", 1), Address("::1", 2), Address("10.0.0.1", 1)])
+    assert found == ["ipv6:[::ffff:10.0.0.1]:1", "ipv6:[::1]:2"]
+    assert together(found) == "ipv6:[::ffff:10.0.0.1]:1,[::1]:2"
 
 
 def test_a_name_without_an_entry_is_passed_over() -> None:
-    assert target([Address("nobody.invalid", 1), Address("10.0.0.1", 2)]) == "ipv6:[::ffff:10.0.0.1]:2"
+    assert targets([Address("nobody.invalid", 1), Address("10.0.0.1", 2)]) == ["ipv6:[::ffff:10.0.0.1]:2"]
 
 
 def test_names_that_all_have_no_entry_are_an_error() -> None:
     with pytest.raises(OSError, match=r".+"):
-        target([Address("nobody.invalid", 1), Address("nowhere.invalid", 2)])
+        targets([Address("nobody.invalid", 1), Address("nowhere.invalid", 2)])
 
 
 def test_an_ipv4_address_has_an_ipv6_form() -> None:

@@ -28,6 +28,7 @@ HURRIED = {
     "IM_AWAY_AFTER": "0.6",
     "IM_DRIFT_AFTER": "0.5",
     "IM_OUTAGE_GRACE": "6",
+    "IM_CHECK_PATIENCE": "0.5",
     "IM_DRAIN": "3",
     "IM_PRESERVE_SIZE": "1000000",
     "IM_EXPIRY_RATE": "1000",
