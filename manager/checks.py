@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 PAUSE = 0.02
+CHANGED = "the instance is being changed; retry"
 
 
 class Checks:
@@ -39,9 +40,26 @@ class Checks:
         until = monotonic() + PATIENCE
         while (answer := await self.lane.submit(instance_id)) is None:
             if monotonic() > until:
-                raise Unavailable("the instance is being changed; retry")
+                raise Unavailable(CHANGED)
             await asyncio.sleep(PAUSE)
         return answer
+
+    async def submit_many(self, ids: Sequence[InstanceId]) -> list[Outcome | Exception]:
+        """The same for many, in their order; what was refused, or failed, as an exception."""
+        until = monotonic() + PATIENCE
+        told: dict[InstanceId, Outcome | Exception] = {}
+        left = list(dict.fromkeys(ids))
+        while True:
+            answers = await self.lane.submit_many(left)
+            told |= {each: answer for each, answer in zip(left, answers, strict=True) if answer is not None}
+            left = [each for each in left if each not in told]
+            if not left:
+                break
+            if monotonic() > until:
+                told |= {each: Unavailable(CHANGED) for each in left}
+                break
+            await asyncio.sleep(PAUSE)
+        return [told[each] for each in ids]
 
     async def _run(self, ids: Sequence[InstanceId]) -> Sequence[Outcome | Refusal | None]:
         """None for those of whom nothing can be said yet, since somebody holds or has just taken their row."""

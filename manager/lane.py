@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from manager.domain.refusals import Exhausted, Refusal, Unavailable
 
@@ -48,6 +48,28 @@ class Lane(Generic[C, R]):
 
     async def submit(self, call: C) -> R:
         """The answer to a call. Whoever stops waiting does not stop the batch that the call is in."""
+        return await self._enter(call)
+
+    async def submit_many(self, calls: Sequence[C]) -> list[R | Exception]:
+        """The answers to many, in their order; whichever was refused, or failed, is answered by that."""
+        entered = [self._entered(call) for call in calls]
+        answers = [each for each in entered if isinstance(each, asyncio.Future)]
+        try:
+            if answers:
+                await asyncio.wait(answers)
+        except asyncio.CancelledError:
+            for each in answers:
+                each.cancel()
+            raise
+        return [each if isinstance(each, Refusal) else _outcome(each) for each in entered]
+
+    def _entered(self, call: C) -> "asyncio.Future[R] | Refusal":
+        try:
+            return self._enter(call)
+        except Refusal as refusal:
+            return refusal
+
+    def _enter(self, call: C) -> asyncio.Future[R]:
         if self._closed:
             raise Unavailable("this server is stopping; retry elsewhere")
         if self._hangs:
@@ -58,7 +80,7 @@ class Lane(Generic[C, R]):
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         waiting.append((call, answer))
         self._arrived.set()
-        return await answer
+        return answer
 
     async def serve(self) -> None:
         """Runs batches until the lane is closed and empty."""
@@ -121,3 +143,10 @@ class Lane(Generic[C, R]):
         for _, answer in (*batch, *self._ahead, *self._waiting):
             if not answer.done():
                 answer.set_exception(Unavailable(HANGS))
+
+
+def _outcome(answer: "asyncio.Future[Any]") -> Any:
+    try:
+        return answer.result()
+    except Exception as error:
+        return error

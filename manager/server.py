@@ -29,7 +29,7 @@ from manager.standing import Lately, Standing, show
 from manager.turns import Turns
 from manager.upkeep import keep_up
 from manager.wire.listener import Listener, Rooms
-from manager.wire.subscribe_service import Streams
+from manager.wire.subscribing import Streams
 
 log = logging.getLogger(__name__)
 

@@ -45,8 +45,9 @@ class Subscription:
         self._key: Key = (place.revision, place.ordinal - 1 if place.part else place.ordinal)
         self.place = place
 
-    async def updates(self, *, bookmarks: bool) -> AsyncIterator[Update]:
-        """What the lens shows, for ever; each message is held back until it is known whether it ends its revision.
+    async def pages(self, *, bookmarks: bool) -> AsyncIterator[list[Update]]:
+        """What the lens shows, for ever, as much at once as there is; each message is held back until it is known
+        whether it ends its revision.
 
         Raises EpochChanged, HistoryGone or Unavailable where it cannot go on.
         """
@@ -54,21 +55,24 @@ class Subscription:
         whole = True
         if bookmarks:
             whole = await self._begins_whole()
-            yield Update(self.place, last=whole)
+            yield [Update(self.place, last=whole)]
         due = monotonic() + BOOKMARK_EVERY
         while True:
             if bookmarks and whole and monotonic() >= due and self._feed.fresh:
                 due = monotonic() + BOOKMARK_EVERY
-                yield Update(self.place, last=True)
+                yield [Update(self.place, last=True)]
+            shown: list[Update] = []
             for told in await self._next():
                 for update in await self._see(told):
                     if held:
-                        yield held
+                        shown.append(held)
                     held = update
                 self._key, self.place, whole = told.key, told.place(), told.last
                 if told.last and held:
-                    yield replace(held, last=True)
+                    shown.append(replace(held, last=True))
                     held = None
+            if shown:
+                yield shown
 
     async def _begins_whole(self) -> bool:
         async with self._readers.use() as connection:

@@ -51,9 +51,25 @@ class Turns:
 
     async def submit(self, call: Call) -> Outcome:
         """What became of a call, once it is committed. Raises Unavailable where nobody knows."""
+        self._admit(call)
+        return await self.lane.submit(call)
+
+    async def submit_many(self, calls: Sequence[Call]) -> list[Outcome | Exception]:
+        """What became of many calls, each by itself; what was refused, or failed, as an exception."""
+        outcomes: dict[int, Outcome | Exception] = {}
+        for place, call in enumerate(calls):
+            try:
+                self._admit(call)
+            except Refusal as refusal:
+                outcomes[place] = refusal
+        admitted = [place for place in range(len(calls)) if place not in outcomes]
+        answers = await self.lane.submit_many([calls[place] for place in admitted])
+        outcomes.update(zip(admitted, answers, strict=True))
+        return [outcomes[place] for place in range(len(calls))]
+
+    def _admit(self, call: Call) -> None:
         if self._admission and isinstance(call, Registration) and not call.is_manager:
             self._admission.admit()
-        return await self.lane.submit(call)
 
     async def tick(self, call: Tick) -> Ticked:
         """The reaper's pass. While it leaves grace to the fleet, registrations are admitted at a bounded rate."""

@@ -31,11 +31,12 @@ async def removed(fleet: Fleet, feed: Feed) -> int:
     begin = type(head)(head.epoch, 0, 0, 0)
     subscription = Subscription(feed, readers, Filter(), Lens(Filter(), SEED), begin)
     count = 0
-    async for update in subscription.updates(bookmarks=False):
-        if update.sight and update.sight.type is EventType.REMOVED:
-            count += 1
-            if update.last:
-                return count
+    async for page in subscription.pages(bookmarks=False):
+        for update in page:
+            if update.sight and update.sight.type is EventType.REMOVED:
+                count += 1
+                if update.last:
+                    return count
     raise AssertionError("a subscription ended by itself")
 
 

@@ -25,15 +25,37 @@ _sym_db = _symbol_database.Default()
 from manager.pb import instance_manager_pb2 as instance__manager__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x66leet.proto\x12\x10instance_manager\x1a\x16instance_manager.proto\"\x9d\x01\n\x0eInstanceReport\x12\x37\n\x08instance\x18\x01 \x01(\x0b\x32%.instance_manager.InstanceDescription\x12\x35\n\x06\x63\x61uses\x18\x02 \x03(\x0b\x32%.instance_manager.InstanceDescription\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t2g\n\x0c\x46leetService\x12W\n\x10\x44\x65scribeInstance\x12!.instance_manager.InstanceRequest\x1a .instance_manager.InstanceReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x66leet.proto\x12\x10instance_manager\x1a\x16instance_manager.proto\"(\n\x10HealthCheckBatch\x12\x14\n\x0cinstance_ids\x18\x01 \x03(\t\"M\n\x13HealthCheckOutcomes\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.instance_manager.HealthCheckOutcome\"\x7f\n\x12HealthCheckOutcome\x12&\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x16.instance_manager.Bool\x12*\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x19.instance_manager.Failure\x12\x15\n\rnext_check_ms\x18\x03 \x01(\r\"O\n\x13\x41\x64\x64InstancesRequest\x12\x38\n\tinstances\x18\x01 \x03(\x0b\x32%.instance_manager.InstanceDescription\"D\n\x14KillInstancesRequest\x12,\n\x05kills\x18\x01 \x03(\x0b\x32\x1d.instance_manager.KillRequest\"7\n\x08Outcomes\x12+\n\x08outcomes\x18\x01 \x03(\x0b\x32\x19.instance_manager.Outcome\"]\n\x07Outcome\x12&\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x16.instance_manager.Bool\x12*\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x19.instance_manager.Failure\"_\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\"\xc4\x01\n\x0cMetricsBatch\x12-\n\x05proxy\x18\x01 \x03(\x0b\x32\x1e.instance_manager.ProxyMetrics\x12/\n\x06system\x18\x02 \x03(\x0b\x32\x1f.instance_manager.SystemMetrics\x12)\n\x03gpu\x18\x03 \x03(\x0b\x32\x1c.instance_manager.GpuMetrics\x12)\n\x03llm\x18\x04 \x03(\x0b\x32\x1c.instance_manager.LlmMetrics\"K\n\rPostedMetrics\x12\r\n\x05taken\x18\x01 \x01(\r\x12+\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x19.instance_manager.Failure\"Z\n\x0fInstanceUpdates\x12\x31\n\x07updates\x18\x01 \x03(\x0b\x32 .instance_manager.InstanceUpdate\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\"\x9d\x01\n\x0eInstanceReport\x12\x37\n\x08instance\x18\x01 \x01(\x0b\x32%.instance_manager.InstanceDescription\x12\x35\n\x06\x63\x61uses\x18\x02 \x03(\x0b\x32%.instance_manager.InstanceDescription\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t2\x99\x04\n\x0c\x46leetService\x12]\n\x0cHealthChecks\x12\".instance_manager.HealthCheckBatch\x1a%.instance_manager.HealthCheckOutcomes(\x01\x30\x01\x12Q\n\x0c\x41\x64\x64Instances\x12%.instance_manager.AddInstancesRequest\x1a\x1a.instance_manager.Outcomes\x12S\n\rKillInstances\x12&.instance_manager.KillInstancesRequest\x1a\x1a.instance_manager.Outcomes\x12N\n\x0bPostMetrics\x12\x1e.instance_manager.MetricsBatch\x1a\x1f.instance_manager.PostedMetrics\x12Y\n\x0eWatchInstances\x12\".instance_manager.SubscribeRequest\x1a!.instance_manager.InstanceUpdates0\x01\x12W\n\x10\x44\x65scribeInstance\x12!.instance_manager.InstanceRequest\x1a .instance_manager.InstanceReportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INSTANCEREPORT']._serialized_start=58
-  _globals['_INSTANCEREPORT']._serialized_end=215
-  _globals['_FLEETSERVICE']._serialized_start=217
-  _globals['_FLEETSERVICE']._serialized_end=320
+  _globals['_HEALTHCHECKBATCH']._serialized_start=57
+  _globals['_HEALTHCHECKBATCH']._serialized_end=97
+  _globals['_HEALTHCHECKOUTCOMES']._serialized_start=99
+  _globals['_HEALTHCHECKOUTCOMES']._serialized_end=176
+  _globals['_HEALTHCHECKOUTCOME']._serialized_start=178
+  _globals['_HEALTHCHECKOUTCOME']._serialized_end=305
+  _globals['_ADDINSTANCESREQUEST']._serialized_start=307
+  _globals['_ADDINSTANCESREQUEST']._serialized_end=386
+  _globals['_KILLINSTANCESREQUEST']._serialized_start=388
+  _globals['_KILLINSTANCESREQUEST']._serialized_end=456
+  _globals['_OUTCOMES']._serialized_start=458
+  _globals['_OUTCOMES']._serialized_end=513
+  _globals['_OUTCOME']._serialized_start=515
+  _globals['_OUTCOME']._serialized_end=608
+  _globals['_FAILURE']._serialized_start=610
+  _globals['_FAILURE']._serialized_end=705
+  _globals['_METRICSBATCH']._serialized_start=708
+  _globals['_METRICSBATCH']._serialized_end=904
+  _globals['_POSTEDMETRICS']._serialized_start=906
+  _globals['_POSTEDMETRICS']._serialized_end=981
+  _globals['_INSTANCEUPDATES']._serialized_start=983
+  _globals['_INSTANCEUPDATES']._serialized_end=1073
+  _globals['_INSTANCEREPORT']._serialized_start=1076
+  _globals['_INSTANCEREPORT']._serialized_end=1233
+  _globals['_FLEETSERVICE']._serialized_start=1236
+  _globals['_FLEETSERVICE']._serialized_end=1773
 # @@protoc_insertion_point(module_scope)

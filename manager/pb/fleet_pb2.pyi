@@ -20,6 +20,283 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class HealthCheckBatch(_message.Message):
+    """At most 10,000 items in any batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_ids", b"instance_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HealthCheckBatch: _TypeAlias = HealthCheckBatch  # noqa: Y015
+
+@_typing.final
+class HealthCheckOutcomes(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheckOutcome]: ...
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___HealthCheckOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HealthCheckOutcomes: _TypeAlias = HealthCheckOutcomes  # noqa: Y015
+
+@_typing.final
+class HealthCheckOutcome(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    NEXT_CHECK_MS_FIELD_NUMBER: _builtins.int
+    next_check_ms: _builtins.int
+    """When to come again, as the metadata next_check_ms; 0 where `answer` is not true."""
+    @_builtins.property
+    def answer(self) -> _instance_manager_pb2.Bool:
+        """What TryHealthCheck answers; without it, `failure` says why."""
+
+    @_builtins.property
+    def failure(self) -> Global___Failure: ...
+    def __init__(
+        self,
+        *,
+        answer: _instance_manager_pb2.Bool | None = ...,
+        failure: Global___Failure | None = ...,
+        next_check_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure", "next_check_ms", b"next_check_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HealthCheckOutcome: _TypeAlias = HealthCheckOutcome  # noqa: Y015
+
+@_typing.final
+class AddInstancesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.InstanceDescription]: ...
+    def __init__(
+        self,
+        *,
+        instances: _abc.Iterable[_instance_manager_pb2.InstanceDescription] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddInstancesRequest: _TypeAlias = AddInstancesRequest  # noqa: Y015
+
+@_typing.final
+class KillInstancesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KILLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kills(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.KillRequest]: ...
+    def __init__(
+        self,
+        *,
+        kills: _abc.Iterable[_instance_manager_pb2.KillRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kills", b"kills"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KillInstancesRequest: _TypeAlias = KillInstancesRequest  # noqa: Y015
+
+@_typing.final
+class Outcomes(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]: ...
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___Outcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Outcomes: _TypeAlias = Outcomes  # noqa: Y015
+
+@_typing.final
+class Outcome(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> _instance_manager_pb2.Bool:
+        """What the single call answers; without it, `failure` says why."""
+
+    @_builtins.property
+    def failure(self) -> Global___Failure: ...
+    def __init__(
+        self,
+        *,
+        answer: _instance_manager_pb2.Bool | None = ...,
+        failure: Global___Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+@_typing.final
+class Failure(_message.Message):
+    """How the single call would have ended without an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """A status code of gRPC. UNAVAILABLE (14): nobody knows whether it happened, and it may be repeated."""
+    message: _builtins.str
+    field: _builtins.str
+    """The path in the whole request of the field that is malformed, as `instances[3].hostname`."""
+    reason: _builtins.str
+    """As in the single call's ErrorInfo: EPOCH_CHANGED asks for a new registration."""
+    retry_after_ms: _builtins.int
+    """How long to wait before the next try; 0 where nothing is said."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        field: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        retry_after_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message", "reason", b"reason", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Failure: _TypeAlias = Failure  # noqa: Y015
+
+@_typing.final
+class MetricsBatch(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROXY_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    GPU_FIELD_NUMBER: _builtins.int
+    LLM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def proxy(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.ProxyMetrics]: ...
+    @_builtins.property
+    def system(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.SystemMetrics]: ...
+    @_builtins.property
+    def gpu(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.GpuMetrics]: ...
+    @_builtins.property
+    def llm(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.LlmMetrics]: ...
+    def __init__(
+        self,
+        *,
+        proxy: _abc.Iterable[_instance_manager_pb2.ProxyMetrics] | None = ...,
+        system: _abc.Iterable[_instance_manager_pb2.SystemMetrics] | None = ...,
+        gpu: _abc.Iterable[_instance_manager_pb2.GpuMetrics] | None = ...,
+        llm: _abc.Iterable[_instance_manager_pb2.LlmMetrics] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "llm", b"llm", "proxy", b"proxy", "system", b"system"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricsBatch: _TypeAlias = MetricsBatch  # noqa: Y015
+
+@_typing.final
+class PostedMetrics(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAKEN_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    taken: _builtins.int
+    """How many samples were taken."""
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Failure]:
+        """One for each of the others."""
+
+    def __init__(
+        self,
+        *,
+        taken: _builtins.int = ...,
+        failures: _abc.Iterable[Global___Failure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostedMetrics: _TypeAlias = PostedMetrics  # noqa: Y015
+
+@_typing.final
+class InstanceUpdates(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATES_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.bytes
+    """Where to go on after all of them; empty within an initial state."""
+    @_builtins.property
+    def updates(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.InstanceUpdate]: ...
+    def __init__(
+        self,
+        *,
+        updates: _abc.Iterable[_instance_manager_pb2.InstanceUpdate] | None = ...,
+        resume_token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "updates", b"updates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceUpdates: _TypeAlias = InstanceUpdates  # noqa: Y015
+
+@_typing.final
 class InstanceReport(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

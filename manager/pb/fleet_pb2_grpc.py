@@ -35,6 +35,31 @@ class FleetServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.HealthChecks = channel.stream_stream(
+                '/instance_manager.FleetService/HealthChecks',
+                request_serializer=fleet__pb2.HealthCheckBatch.SerializeToString,
+                response_deserializer=fleet__pb2.HealthCheckOutcomes.FromString,
+                _registered_method=True)
+        self.AddInstances = channel.unary_unary(
+                '/instance_manager.FleetService/AddInstances',
+                request_serializer=fleet__pb2.AddInstancesRequest.SerializeToString,
+                response_deserializer=fleet__pb2.Outcomes.FromString,
+                _registered_method=True)
+        self.KillInstances = channel.unary_unary(
+                '/instance_manager.FleetService/KillInstances',
+                request_serializer=fleet__pb2.KillInstancesRequest.SerializeToString,
+                response_deserializer=fleet__pb2.Outcomes.FromString,
+                _registered_method=True)
+        self.PostMetrics = channel.unary_unary(
+                '/instance_manager.FleetService/PostMetrics',
+                request_serializer=fleet__pb2.MetricsBatch.SerializeToString,
+                response_deserializer=fleet__pb2.PostedMetrics.FromString,
+                _registered_method=True)
+        self.WatchInstances = channel.unary_stream(
+                '/instance_manager.FleetService/WatchInstances',
+                request_serializer=instance__manager__pb2.SubscribeRequest.SerializeToString,
+                response_deserializer=fleet__pb2.InstanceUpdates.FromString,
+                _registered_method=True)
         self.DescribeInstance = channel.unary_unary(
                 '/instance_manager.FleetService/DescribeInstance',
                 request_serializer=instance__manager__pb2.InstanceRequest.SerializeToString,
@@ -44,6 +69,43 @@ class FleetServiceStub:
 
 class FleetServiceServicer:
     """Missing associated documentation comment in .proto file."""
+
+    def HealthChecks(self, request_iterator, context):
+        """Health checks of many instances. Each message is answered by one, in their order, with an outcome for each id, in
+        the order of the ids. One stream serves all instances of a process, for as long as it lives.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddInstances(self, request, context):
+        """As TryAddInstance and TryKillInstance of each: every item has its own outcome, in the order of the items. An
+        instance may come in one batch with its parent, behind it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KillInstances(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PostMetrics(self, request, context):
+        """As the Post*Metrics of each sample: what is well-formed is taken, whatever the others are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchInstances(self, request, context):
+        """As SubscribeToInstanceUpdates, with many events in a message: whole revisions, as many as there are, up to 1 MiB. A
+        larger revision is split.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def DescribeInstance(self, request, context):
         """What is known of an instance, living or dead, and why it died. NOT_FOUND for an id that never was.
@@ -55,6 +117,31 @@ class FleetServiceServicer:
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'HealthChecks': grpc.stream_stream_rpc_method_handler(
+                    servicer.HealthChecks,
+                    request_deserializer=fleet__pb2.HealthCheckBatch.FromString,
+                    response_serializer=fleet__pb2.HealthCheckOutcomes.SerializeToString,
+            ),
+            'AddInstances': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddInstances,
+                    request_deserializer=fleet__pb2.AddInstancesRequest.FromString,
+                    response_serializer=fleet__pb2.Outcomes.SerializeToString,
+            ),
+            'KillInstances': grpc.unary_unary_rpc_method_handler(
+                    servicer.KillInstances,
+                    request_deserializer=fleet__pb2.KillInstancesRequest.FromString,
+                    response_serializer=fleet__pb2.Outcomes.SerializeToString,
+            ),
+            'PostMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.PostMetrics,
+                    request_deserializer=fleet__pb2.MetricsBatch.FromString,
+                    response_serializer=fleet__pb2.PostedMetrics.SerializeToString,
+            ),
+            'WatchInstances': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchInstances,
+                    request_deserializer=instance__manager__pb2.SubscribeRequest.FromString,
+                    response_serializer=fleet__pb2.InstanceUpdates.SerializeToString,
+            ),
             'DescribeInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeInstance,
                     request_deserializer=instance__manager__pb2.InstanceRequest.FromString,
@@ -70,6 +157,141 @@ def add_FleetServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class FleetService:
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def HealthChecks(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/instance_manager.FleetService/HealthChecks',
+            fleet__pb2.HealthCheckBatch.SerializeToString,
+            fleet__pb2.HealthCheckOutcomes.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddInstances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instance_manager.FleetService/AddInstances',
+            fleet__pb2.AddInstancesRequest.SerializeToString,
+            fleet__pb2.Outcomes.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KillInstances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instance_manager.FleetService/KillInstances',
+            fleet__pb2.KillInstancesRequest.SerializeToString,
+            fleet__pb2.Outcomes.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PostMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instance_manager.FleetService/PostMetrics',
+            fleet__pb2.MetricsBatch.SerializeToString,
+            fleet__pb2.PostedMetrics.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchInstances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/instance_manager.FleetService/WatchInstances',
+            instance__manager__pb2.SubscribeRequest.SerializeToString,
+            fleet__pb2.InstanceUpdates.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def DescribeInstance(request,

@@ -15,10 +15,70 @@ GRPC_VERSION: str
 
 class FleetServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
+    HealthChecks: _aio.StreamStreamMultiCallable[_fleet_pb2.HealthCheckBatch, _fleet_pb2.HealthCheckOutcomes]
+    """Health checks of many instances. Each message is answered by one, in their order, with an outcome for each id, in
+    the order of the ids. One stream serves all instances of a process, for as long as it lives.
+    """
+    AddInstances: _aio.UnaryUnaryMultiCallable[_fleet_pb2.AddInstancesRequest, _fleet_pb2.Outcomes]
+    """As TryAddInstance and TryKillInstance of each: every item has its own outcome, in the order of the items. An
+    instance may come in one batch with its parent, behind it.
+    """
+    KillInstances: _aio.UnaryUnaryMultiCallable[_fleet_pb2.KillInstancesRequest, _fleet_pb2.Outcomes]
+    PostMetrics: _aio.UnaryUnaryMultiCallable[_fleet_pb2.MetricsBatch, _fleet_pb2.PostedMetrics]
+    """As the Post*Metrics of each sample: what is well-formed is taken, whatever the others are."""
+    WatchInstances: _aio.UnaryStreamMultiCallable[_instance_manager_pb2.SubscribeRequest, _fleet_pb2.InstanceUpdates]
+    """As SubscribeToInstanceUpdates, with many events in a message: whole revisions, as many as there are, up to 1 MiB. A
+    larger revision is split.
+    """
     DescribeInstance: _aio.UnaryUnaryMultiCallable[_instance_manager_pb2.InstanceRequest, _fleet_pb2.InstanceReport]
     """What is known of an instance, living or dead, and why it died. NOT_FOUND for an id that never was."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def HealthChecks(
+        self,
+        request_iterator: _abc.AsyncIterator[_fleet_pb2.HealthCheckBatch],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_fleet_pb2.HealthCheckBatch], _abc.AsyncIterator[_fleet_pb2.HealthCheckOutcomes]],
+    ) -> _abc.AsyncIterator[_fleet_pb2.HealthCheckOutcomes]:
+        """Health checks of many instances. Each message is answered by one, in their order, with an outcome for each id, in
+        the order of the ids. One stream serves all instances of a process, for as long as it lives.
+        """
+
+    @_abc_1.abstractmethod
+    def AddInstances(
+        self,
+        request: _fleet_pb2.AddInstancesRequest,
+        context: _aio.ServicerContext[_fleet_pb2.AddInstancesRequest, _abc.Awaitable[_fleet_pb2.Outcomes]],
+    ) -> _abc.Awaitable[_fleet_pb2.Outcomes]:
+        """As TryAddInstance and TryKillInstance of each: every item has its own outcome, in the order of the items. An
+        instance may come in one batch with its parent, behind it.
+        """
+
+    @_abc_1.abstractmethod
+    def KillInstances(
+        self,
+        request: _fleet_pb2.KillInstancesRequest,
+        context: _aio.ServicerContext[_fleet_pb2.KillInstancesRequest, _abc.Awaitable[_fleet_pb2.Outcomes]],
+    ) -> _abc.Awaitable[_fleet_pb2.Outcomes]: ...
+
+    @_abc_1.abstractmethod
+    def PostMetrics(
+        self,
+        request: _fleet_pb2.MetricsBatch,
+        context: _aio.ServicerContext[_fleet_pb2.MetricsBatch, _abc.Awaitable[_fleet_pb2.PostedMetrics]],
+    ) -> _abc.Awaitable[_fleet_pb2.PostedMetrics]:
+        """As the Post*Metrics of each sample: what is well-formed is taken, whatever the others are."""
+
+    @_abc_1.abstractmethod
+    def WatchInstances(
+        self,
+        request: _instance_manager_pb2.SubscribeRequest,
+        context: _aio.ServicerContext[_instance_manager_pb2.SubscribeRequest, _abc.AsyncIterator[_fleet_pb2.InstanceUpdates]],
+    ) -> _abc.AsyncIterator[_fleet_pb2.InstanceUpdates]:
+        """As SubscribeToInstanceUpdates, with many events in a message: whole revisions, as many as there are, up to 1 MiB. A
+        larger revision is split.
+        """
+
     @_abc_1.abstractmethod
     def DescribeInstance(
         self,

@@ -1,4 +1,4 @@
 """Generated from proto/ by `make proto`; never edited."""
 
-PROTO_VERSION = "959c65148c9a04399915e9310b1ef0c87a3efd2256dfc20c6d4e5188cc003c43"
-ACCEPTED = frozenset({"959c65148c9a04399915e9310b1ef0c87a3efd2256dfc20c6d4e5188cc003c43"})
+PROTO_VERSION = "7c153cd092643bb1eaa9541f64371c4bf5e928960a9c51e14b69dbe78f1c21ff"
+ACCEPTED = frozenset({"7c153cd092643bb1eaa9541f64371c4bf5e928960a9c51e14b69dbe78f1c21ff"})

@@ -55,9 +55,11 @@ def _wrap(method: str, handler: Handler, patience: float) -> Handler:
     decode, encode = tolerant(method, handler.request_deserializer), _ready(handler.response_serializer)
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _admit), decode, encode)
-    assert handler.unary_stream is not None  # noqa: S101 - the contract has no other kind
     behaviour: Any = handler.unary_stream
-    return grpc.unary_stream_rpc_method_handler(_stream(behaviour, patience), decode, encode)
+    if behaviour is not None:
+        return grpc.unary_stream_rpc_method_handler(_stream(behaviour, patience), decode, encode)
+    behaviour = handler.stream_stream  # the contract has no other kind
+    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _speaks), decode, encode)
 
 
 def _exempt(method: str, handler: Handler, patience: float) -> Handler:
@@ -70,7 +72,7 @@ def _exempt(method: str, handler: Handler, patience: float) -> Handler:
     if behaviour is not None:  # it writes by itself, so that it is awaited like a single call
         return grpc.unary_stream_rpc_method_handler(_unary(behaviour, _read), decode, encode)
     behaviour = handler.stream_stream
-    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour), decode, encode)
+    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _anybody), decode, encode)
 
 
 def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
@@ -94,9 +96,12 @@ def _unary(
     return handle
 
 
-def _dialogue(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
+def _dialogue(
+    behaviour: Callable[[Any, Any], AsyncIterator[Any]], admit: Callable[[Any], None]
+) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
+            admit(context)
             async for answer in behaviour(readable(requests), context):
                 yield answer
         except Exception as error:
@@ -132,6 +137,16 @@ async def _send(messages: AsyncGenerator[Any, None], context: aio.ServicerContex
 
 def _admit(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
     """Raises unless the caller speaks a version of the contract that is served, and its request could be read."""
+    _speaks(context)
+    _read(request, context)
+
+
+def _anybody(_context: aio.ServicerContext[Any, Any]) -> None:
+    """Whichever version the caller speaks."""
+
+
+def _speaks(context: aio.ServicerContext[Any, Any]) -> None:
+    """Raises unless the caller speaks a version of the contract that is served."""
     spoken = next((value for key, value in context.invocation_metadata() or () if key == KEY), None)
     if spoken not in ACCEPTED:
         raise VersionMismatch(
@@ -139,7 +154,6 @@ def _admit(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
             " client from the server's proto files, and send the content of proto/proto_version as the metadata"
             " proto_version"
         )
-    _read(request, context)
 
 
 def _read(request: Any, context: aio.ServicerContext[Any, Any]) -> None:

@@ -30,7 +30,8 @@ from manager.wire.get_service import GetService
 from manager.wire.interceptors import Gate
 from manager.wire.post_service import PostService
 from manager.wire.stats_service import StatsService
-from manager.wire.subscribe_service import Streams, SubscribeService
+from manager.wire.subscribe_service import SubscribeService
+from manager.wire.subscribing import Streams, Subscribing
 from manager.wire.try_service import TryService
 
 OPTIONS = (
@@ -111,12 +112,14 @@ class Listener:
 
 
 def _register(server: aio.Server, rooms: Rooms) -> list[str]:
+    subscribing = Subscribing(rooms.streams)
     instance_manager_pb2_grpc.add_TryServiceServicer_to_server(TryService(rooms.turns, rooms.checks), server)
     instance_manager_pb2_grpc.add_GetServiceServicer_to_server(GetService(rooms.readers), server)
     instance_manager_pb2_grpc.add_PostServiceServicer_to_server(PostService(rooms.samples), server)
-    instance_manager_pb2_grpc.add_SubscribeServiceServicer_to_server(SubscribeService(rooms.streams), server)
+    instance_manager_pb2_grpc.add_SubscribeServiceServicer_to_server(SubscribeService(subscribing), server)
     stats_service_pb2_grpc.add_StatsServiceServicer_to_server(StatsService(rooms.readers), server)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(rooms.readers), server)
+    fleet = FleetService(rooms.turns, rooms.checks, rooms.samples, rooms.readers, subscribing)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, server)
     files: list[tuple[FileDescriptor, Any]] = [
         (instance_manager_pb2.DESCRIPTOR, ("TryService", "SubscribeService", "GetService", "PostService")),
         (stats_service_pb2.DESCRIPTOR, ("StatsService",)),

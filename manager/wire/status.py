@@ -23,6 +23,7 @@ from manager.domain.refusals import (
     Unavailable,
     Unreplicated,
 )
+from manager.pb import fleet_pb2 as fleet_pb
 from manager.repository.database import refusal_of, why
 from manager.repository.migrations import SchemaMismatch
 
@@ -94,3 +95,18 @@ def _packed(code: grpc.StatusCode, message: str, details: list[Any]) -> bytes:
         packed.append(AnyMessage())
         packed[-1].Pack(each)
     return bytes(status_pb2.Status(code=code.value[0], message=message, details=packed).SerializeToString())
+
+
+def failure_of(error: Exception) -> fleet_pb.Failure:
+    """The same for one item of a batch."""
+    code, message, _ = status_of(error)
+    failure = fleet_pb.Failure(code=code.value[0], message=message)
+    refusal = refusal_of(error)
+    if isinstance(refusal, InvalidRequest):
+        failure.field = refusal.field
+    for each in _details(refusal) if refusal else ():
+        if isinstance(each, details_pb.ErrorInfo):
+            failure.reason = each.reason
+        elif isinstance(each, details_pb.RetryInfo):
+            failure.retry_after_ms = each.retry_delay.ToMilliseconds()
+    return failure

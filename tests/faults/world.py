@@ -147,7 +147,7 @@ class World:
             pass
         except aio.AioRpcError as error:
             if isinstance(typed(error), EpochChangedError):
-                self.stories[number] = Story(story.request)
+                self.stories[number] = Story(story.request, bundled=story.bundled)
         hung_up(story)
         return False
 
@@ -318,7 +318,8 @@ async def peopled(world: World, stack: AsyncExitStack) -> None:
         stack.push_async_callback(instance._stop)
         world.faithful.append(instance)
     world.stories += [
-        Story(pb.SubscribeRequest(event_types=EVERYTHING, send_bookmarks=True)) for _ in range(SUBSCRIBERS)
+        Story(pb.SubscribeRequest(event_types=EVERYTHING, send_bookmarks=True), bundled=bool(number % 2))
+        for number in range(SUBSCRIBERS)
     ]
     world.writing = [asyncio.create_task(world.write(number)) for number in range(WRITERS)]
     world.reading = [asyncio.create_task(world.subscribe(number)) for number in range(SUBSCRIBERS)]

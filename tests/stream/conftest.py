@@ -42,7 +42,7 @@ class Managers:
 
     async def rest(self, token: bytes, story: Story, upto: int, replica: int = 1) -> Story:
         """The same subscriber anew, from a token on, on another manager, until everything up to a revision came."""
-        again = Story(story.request)
+        again = Story(story.request, bundled=story.bundled)
         async with listening(self.addresses[replica], again, token=token) as stream:
             await stream.until(upto)
         return again

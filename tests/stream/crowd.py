@@ -102,7 +102,8 @@ class Crowd:
                 send_initial_state=self._random.random() < 0.3,
                 event_types=EVERYTHING if self._random.random() < 0.7 else [],
                 **wanted,
-            )
+            ),
+            bundled=self._random.random() < 0.5,
         )
 
     async def _live(self, read: Read) -> None:

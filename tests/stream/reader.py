@@ -1,6 +1,7 @@
 """A subscriber as its validators see it: what it asked, when it was connected, and every message it took."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ import grpc
 from grpc import aio
 
 from manager.pb import instance_manager_pb2 as pb
+from manager.pb.fleet_pb2 import InstanceUpdates
+from manager.pb.fleet_pb2_grpc import FleetServiceStub
 from manager.pb.instance_manager_pb2_grpc import SubscribeServiceStub
 from manager.wire import decode
 from tests.wire.caller import VERSION, Refused, refusal
@@ -63,6 +66,7 @@ class Story:
 
     request: pb.SubscribeRequest
     entries: list[Entry] = field(default_factory=list)
+    bundled: bool = False  # by WatchInstances
 
     @property
     def updates(self) -> list[pb.InstanceUpdate]:
@@ -86,6 +90,7 @@ class Stream:
     def __init__(self, call: Any, story: Story, sent: bytes) -> None:
         self._call = call
         self._sent = sent
+        self._bundle: deque[pb.InstanceUpdate] = deque()
         self.story = story
         self.token = b""  # that of the headers
 
@@ -102,12 +107,15 @@ class Stream:
     async def next(self, patience: float = PATIENCE) -> pb.InstanceUpdate:
         """The next message. Raises AioRpcError where the server ends the stream."""
         async with asyncio.timeout(patience):
-            try:
-                update = await self._call.read()
-            except aio.AioRpcError as error:
-                self.story.entries.append(Ended(monotonic(), error.code()))
-                raise
-        assert isinstance(update, pb.InstanceUpdate), "ended with OK, which no stream of ours does"
+            while not self._bundle:
+                try:
+                    message = await self._call.read()
+                except aio.AioRpcError as error:
+                    self.story.entries.append(Ended(monotonic(), error.code()))
+                    raise
+                assert message is not aio.EOF, "ended with OK, which no stream of ours does"
+                self._bundle.extend(_unbundled(message) if self.story.bundled else [message])
+        update = self._bundle.popleft()
         self.story.entries.append(Taken(monotonic(), update))
         return update
 
@@ -139,6 +147,14 @@ class Stream:
         self.story.entries.append(Ended(monotonic()))
 
 
+def _unbundled(message: InstanceUpdates) -> Sequence[pb.InstanceUpdate]:
+    """The events of a message."""
+    assert message.updates
+    assert message.ByteSize() <= 2**20
+    assert message.resume_token == message.updates[-1].resume_token
+    return message.updates
+
+
 @asynccontextmanager
 async def listening(
     address: str, story: Story | None = None, *, token: bytes = b"", narrow: bool = False, **fields: Any
@@ -158,7 +174,9 @@ async def listening(
     if narrow:
         options += [("grpc.http2.lookahead_bytes", 65_536), ("grpc.http2.bdp_probe", 0)]
     async with aio.insecure_channel(address, options=options) as channel:
-        call = SubscribeServiceStub(channel).SubscribeToInstanceUpdates(request, metadata=VERSION)
+        single, bundled = SubscribeServiceStub(channel), FleetServiceStub(channel)
+        subscribe: Any = bundled.WatchInstances if story.bundled else single.SubscribeToInstanceUpdates
+        call = subscribe(request, metadata=VERSION)
         stream = Stream(call, story, token)
         try:
             yield await stream.open()

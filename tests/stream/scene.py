@@ -21,6 +21,7 @@ async def play(managers: Managers, seed: int, count: int = 60) -> dict[str, list
         Story(pb.SubscribeRequest(send_bookmarks=True, hostnames=["alpha"], labels={"pool": "hot"})),
         Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING, subtree_of=changes.known[0])),
     ]
+    stories += [Story(each.request, bundled=True) for each in stories]
     for part in range(3):
         await _act(managers, stories, part, changes, count // 3)
     history = await managers.history()

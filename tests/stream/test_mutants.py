@@ -12,7 +12,7 @@ from manager.domain.filter import Filter, ResumeToken
 from manager.domain.instance import Instance
 from manager.domain.lens import Lens
 from manager.repository import history
-from manager.wire import encode, subscribe_service
+from manager.wire import encode, subscribing
 from tests.stream.conftest import Managers
 from tests.stream.scene import play
 
@@ -90,14 +90,14 @@ def resumed_late(patch: Patch) -> None:
     def resume(*arguments: Any) -> subscription.Subscription:
         return Late(*arguments)
 
-    place = subscribe_service.SubscribeService._place
+    place = subscribing.Subscribing._place
 
     async def noted(self: Any, request: Any) -> ResumeToken:
         Late._late = bool(request.resume_token)
         return await place(self, request)
 
-    patch.setattr(subscribe_service.SubscribeService, "_place", noted)
-    patch.setattr(subscribe_service, "Subscription", resume)
+    patch.setattr(subscribing.Subscribing, "_place", noted)
+    patch.setattr(subscribing, "Subscription", resume)
 
 
 def resumed_early(patch: Patch) -> None:
@@ -119,8 +119,8 @@ def marked_ahead(patch: Patch) -> None:
 
 def marked_never(patch: Patch) -> None:
     """No bookmark, ever."""
-    updates = subscription.Subscription.updates
-    patch.setattr(subscription.Subscription, "updates", lambda self, bookmarks: updates(self, bookmarks=False))
+    pages = subscription.Subscription.pages
+    patch.setattr(subscription.Subscription, "pages", lambda self, bookmarks: pages(self, bookmarks=False))
 
 
 def judged_after_only(patch: Patch) -> None:

@@ -170,7 +170,10 @@ async def test_the_initial_state_while_everything_changes_misses_and_doubles_not
             await asyncio.sleep(0.01)
         wanted = filters(number, changes.known[:3])
         stories.append(
-            Story(pb.SubscribeRequest(send_initial_state=True, send_bookmarks=True, event_types=EVERYTHING, **wanted))
+            Story(
+                pb.SubscribeRequest(send_initial_state=True, send_bookmarks=True, event_types=EVERYTHING, **wanted),
+                bundled=number % 4 > 1,
+            )
         )
     # a snapshot is shared for some seconds, so half of these begin with an older one
     readers = []
@@ -331,11 +334,14 @@ async def test_a_link_into_a_subtree_adds_all_of_the_linked_and_can_be_resumed_w
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_every_token_gives_exactly_the_rest_on_another_manager(seed: int, either: Managers, often: None) -> None:
+@pytest.mark.parametrize("bundled", [False, True], ids=["singly", "bundled"])
+async def test_every_token_gives_exactly_the_rest_on_another_manager(
+    bundled: bool, seed: int, either: Managers, often: None
+) -> None:
     changes = Changes(seed)
     await changes.many(either.callers[0], 12)
     wanted = filters([0, 6, 2, 5][seed], changes.known)
-    story = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING, **wanted))
+    story = Story(pb.SubscribeRequest(send_bookmarks=True, event_types=EVERYTHING, **wanted), bundled=bundled)
     async with listening(either.addresses[0], story) as stream:
         head = await changes.many(either.callers[seed % 2], 50)
         updates = await stream.until(head)

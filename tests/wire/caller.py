@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from manager.pb import fleet_pb2, instance_manager_pb2, stats_service_pb2
+from manager.pb.fleet_pb2 import Failure, HealthCheckOutcomes, Outcomes, PostedMetrics
 from manager.pb.fleet_pb2_grpc import FleetServiceStub
 from manager.pb.instance_manager_pb2_grpc import GetServiceStub, PostServiceStub, TryServiceStub
 from manager.pb.stats_service_pb2_grpc import StatsServiceStub
@@ -92,6 +93,39 @@ async def outcome(call: Awaitable[Rs]) -> Rs | Refused:
         return _refused(error)
 
 
+FAILING: dict[str, Callable[[bytes], Any]] = {
+    "HealthChecks": lambda answer: [each.failure for each in HealthCheckOutcomes.FromString(answer).outcomes],
+    "AddInstances": lambda answer: [each.failure for each in Outcomes.FromString(answer).outcomes],
+    "KillInstances": lambda answer: [each.failure for each in Outcomes.FromString(answer).outcomes],
+    "PostMetrics": lambda answer: PostedMetrics.FromString(answer).failures,
+}
+
+
+async def singly(method: MethodDescriptor, call: Awaitable[bytes]) -> bytes | Refused:
+    """The answer, or how it ended; the first failure in a batch as if its item had been asked by a single call."""
+    ended = await outcome(call)
+    if isinstance(ended, Refused) or method.name not in FAILING:
+        return ended
+    failure = next((each for each in FAILING[method.name](ended) if each.code), None)
+    return ended if failure is None else _spoken(failure)
+
+
+def _spoken(failure: Failure) -> Refused:
+    code = next(each for each in grpc.StatusCode if each.value[0] == failure.code)
+    details: list[Any] = []
+    if failure.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=failure.field)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if failure.reason:
+        details.append(error_details_pb2.ErrorInfo(reason=failure.reason))
+    if failure.retry_after_ms:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(failure.retry_after_ms)
+        details.append(retry)
+    assert LEAK.search(failure.message) is None, failure.message
+    return Refused(code, failure.message, tuple(details))
+
+
 async def refusal(call: Awaitable[object]) -> Refused:
     """How the call ends; fails when it is answered."""
     ended = await outcome(call)
@@ -141,10 +175,15 @@ class Caller:
         """The bytes of the answer, or of the first one, to bytes sent to a method that its descriptor names."""
         if not method.server_streaming:
             return await self.raw(path(method), content)
-        send: aio.UnaryStreamMultiCallable[bytes, bytes] = self.channel.unary_stream(path(method))
-        async for answer in send(content, metadata=VERSION, timeout=DEADLINE):
+        async for answer in self._stream(method, content):
             return answer
         raise AssertionError("a stream ended without an answer")
+
+    def _stream(self, method: MethodDescriptor, content: bytes) -> AsyncIterator[bytes]:
+        several: Any = self.channel.stream_stream if method.client_streaming else self.channel.unary_stream
+        sent: Any = iter([content]) if method.client_streaming else content
+        answers: AsyncIterator[bytes] = several(path(method))(sent, metadata=VERSION, timeout=DEADLINE)
+        return answers
 
 
 @asynccontextmanager

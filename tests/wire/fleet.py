@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import Message
 
+from manager.pb import fleet_pb2
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import stats_service_pb2 as stats_pb
 from manager.presence import new_id
@@ -54,7 +54,7 @@ def complete(kind: Descriptor, one: str, other: str) -> Any:
         "parent_id": other,
         "subtree_of": other,
     }
-    requests: dict[str, Message] = {
+    requests: dict[str, Any] = {
         "InstanceDescription": description(
             one,
             hostname="other",
@@ -78,7 +78,16 @@ def complete(kind: Descriptor, one: str, other: str) -> Any:
         "LlmMetrics": pb.LlmMetrics(**sample),
         "StatsUploadRequest": stats_pb.StatsUploadRequest(hostname="host", stats=stats_pb.Stats(timestamp_ms=1)),
         "GetStatsRequest": stats_pb.GetStatsRequest(hostname="host"),
+        "HealthCheckBatch": fleet_pb2.HealthCheckBatch(instance_ids=[one]),
+        "MetricsBatch": fleet_pb2.MetricsBatch(
+            proxy=[pb.ProxyMetrics(**sample)],
+            system=[pb.SystemMetrics(**sample)],
+            gpu=[pb.GpuMetrics(**sample)],
+            llm=[pb.LlmMetrics(**sample)],
+        ),
     }
+    requests["AddInstancesRequest"] = fleet_pb2.AddInstancesRequest(instances=[requests["InstanceDescription"]])
+    requests["KillInstancesRequest"] = fleet_pb2.KillInstancesRequest(kills=[requests["KillRequest"]])
     return requests[kind.name]
 
 

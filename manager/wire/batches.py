@@ -1,0 +1,77 @@
+"""Batches: many items a message, each with the outcome that its single call would have had."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from manager.domain.calls import Checked, Outcome
+from manager.domain.metrics import Sample
+from manager.domain.refusals import InvalidRequest
+from manager.pb import fleet_pb2 as pb
+from manager.wire import decode, encode
+from manager.wire.status import failure_of
+
+T = TypeVar("T")
+MOST = 10_000
+
+
+def items(field: str, given: Sequence[T]) -> Sequence[T]:
+    """At most so many in one message."""
+    if len(given) > MOST:
+        raise InvalidRequest(field, f"must be at most {MOST}, and are {len(given)}: send several batches")
+    return given
+
+
+def read(field: str, given: Sequence[Any], decoded: Callable[[Any], T]) -> list[T | Exception]:
+    """Each item as a value; a malformed one as its refusal, which names it."""
+    found: list[T | Exception] = []
+    for place, each in enumerate(items(field, given)):
+        try:
+            found.append(decoded(each))
+        except InvalidRequest as refusal:
+            found.append(_at(f"{field}[{place}]", refusal))
+    return found
+
+
+def _at(path: str, refusal: InvalidRequest) -> InvalidRequest:
+    return InvalidRequest(f"{path}.{refusal.field}" if refusal.field else path, refusal.problem)
+
+
+async def carried(
+    read: Sequence[T | Exception], submit: Callable[[Sequence[T]], Awaitable[Sequence[Outcome | Exception]]]
+) -> list[Outcome | Exception]:
+    """What became of each: of what could be read, what `submit` says."""
+    good = [each for each in read if not isinstance(each, Exception)]
+    answers = iter(await submit(good) if good else [])
+    return [each if isinstance(each, Exception) else next(answers) for each in read]
+
+
+def outcome(value: Outcome | Exception) -> pb.Outcome:
+    """Of one change."""
+    if isinstance(value, Exception):
+        return pb.Outcome(failure=failure_of(value))
+    return pb.Outcome(answer=encode.outcome(value))
+
+
+def checked(value: Outcome | Exception) -> pb.HealthCheckOutcome:
+    """Of one health check."""
+    if isinstance(value, Exception):
+        return pb.HealthCheckOutcome(failure=failure_of(value))
+    pause = int(encode.pause(value.pause)) if isinstance(value, Checked) else 0
+    return pb.HealthCheckOutcome(answer=encode.outcome(value), next_check_ms=pause)
+
+
+SAMPLES: tuple[tuple[str, Callable[[Any], Sample]], ...] = (
+    ("proxy", decode.proxy_sample),
+    ("system", decode.system_sample),
+    ("gpu", decode.gpu_sample),
+    ("llm", decode.llm_sample),
+)
+
+
+def samples(request: pb.MetricsBatch) -> Iterable[Sample | Exception]:
+    """All of them, of whichever kind."""
+    total = sum(len(getattr(request, kind)) for kind, _ in SAMPLES)
+    if total > MOST:
+        raise InvalidRequest("", f"must be at most {MOST} samples, and are {total}: send several batches")
+    for kind, decoded in SAMPLES:
+        yield from read(kind, getattr(request, kind), decoded)

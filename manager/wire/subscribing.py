@@ -1,0 +1,100 @@
+"""What both ways to subscribe share: where a stream begins, what it shows, and how many there may be."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from grpc import aio
+
+from manager.domain.filter import ResumeToken
+from manager.domain.instance import Instance
+from manager.domain.lens import Lens
+from manager.domain.refusals import Exhausted, InvalidRequest, Stalled
+from manager.feed import Feed
+from manager.pb import instance_manager_pb2 as pb
+from manager.repository import history
+from manager.repository.database import Readers
+from manager.snapshots import Snapshot, Snapshots
+from manager.subscription import Subscription
+from manager.wire import decode, encode
+
+Context = aio.ServicerContext[Any, Any]
+
+HEADER = "resume_token-bin"
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What subscriptions are made of, and how many there may be."""
+
+    feed: Feed
+    readers: Readers
+    snapshots: Snapshots
+    most: int
+
+
+class Piece(NamedTuple):
+    """A serialized event, the place after it (none within an initial state), and whether its revision ends with it."""
+
+    content: bytes
+    place: ResumeToken | None
+    ends: bool
+
+
+class Subscribing:
+    """Serialized events in pages, since most of them are the same for all."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._open = 0
+
+    async def pages(self, request: pb.SubscribeRequest, context: Context) -> AsyncGenerator[list[Piece], None]:
+        """All that a subscription is sent, for ever; the headers first."""
+        if self._open >= self._streams.most:
+            raise Exhausted(f"{self._streams.most} subscriptions are open, which is the most: use another manager")
+        self._open += 1
+        try:
+            async for page in self._pages(request, context):
+                yield page
+        finally:
+            self._open -= 1
+
+    async def _pages(self, request: pb.SubscribeRequest, context: Context) -> AsyncGenerator[list[Piece], None]:
+        wanted, kinds = decode.wanted(request), decode.event_types(request)
+        if request.send_initial_state and request.resume_token:
+            raise InvalidRequest("send_initial_state", "must not be given with a resume_token: it is one or the other")
+        snapshot = await self._streams.snapshots.get() if request.send_initial_state else None
+        place = snapshot.place if snapshot else await self._place(request)
+        await context.send_initial_metadata(((HEADER, encode.resume_token(place)),))
+        lens = Lens(wanted, kinds)
+        subscription = Subscription(self._streams.feed, self._streams.readers, wanted, lens, place)
+        await subscription.enter()
+        if snapshot:
+            shown = [each for each in snapshot.instances if lens.shows(each)]
+            for start in range(0, len(shown), PAGE):
+                yield [Piece(_initial(each, snapshot), None, ends=False) for each in shown[start : start + PAGE]]
+            yield [Piece(encode.synced(place), place, ends=True)]
+        async for page in subscription.pages(bookmarks=request.send_bookmarks):
+            yield [Piece(encode.update(each), each.place, each.last or each.sight is None) for each in page]
+
+    async def _place(self, request: pb.SubscribeRequest) -> ResumeToken:
+        async with self._streams.readers.use() as connection:
+            if not request.resume_token:
+                return await history.head(connection)
+            place = decode.resume_token("resume_token", request.resume_token)
+            await history.judge(connection, place)
+            return place
+
+
+def stalled(error: Exception, place: ResumeToken | None) -> Stalled:
+    """What ends the stream of a client that takes nothing, with the place that it was left at."""
+    return Stalled(str(error), encode.resume_token(place) if place else b"")
+
+
+def _initial(instance: Instance, snapshot: Snapshot) -> bytes:
+    """Encoded once for all who share the snapshot."""
+    content = snapshot.encoded.get(instance.id)
+    if content is None:
+        snapshot.encoded[instance.id] = content = encode.initial(instance, snapshot.place)
+    return content
