@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from itertools import chain
+from typing import Generic, TypeVar
 
 from manager.domain.refusals import Exhausted, Refusal, Unavailable
 
@@ -15,6 +17,40 @@ HANGS = "the database does not answer; retry elsewhere"
 
 C = TypeVar("C")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[C, R]):
+    """Calls that came together and stay together. One future for all: one for each costs more than the call."""
+
+    calls: Sequence[C]
+    answer: "asyncio.Future[Sequence[R | Exception]]"
+
+    def settle(self, answers: Sequence[R | Exception]) -> None:
+        """Answers, unless nobody waits for it any more."""
+        if not self.answer.done():
+            self.answer.set_result(answers)
+
+
+class Queue(Generic[C, R]):
+    """Entries in their order, and how many calls that are."""
+
+    def __init__(self) -> None:
+        self.entries: deque[Entry[C, R]] = deque()
+        self.calls = 0
+
+    def append(self, entry: Entry[C, R]) -> None:
+        """The last one from now on."""
+        self.entries.append(entry)
+        self.calls += len(entry.calls)
+
+    def take(self, room: int) -> Entry[C, R] | None:
+        """The first one, if there is room for so many calls as it has."""
+        if not self.entries or len(self.entries[0].calls) > room:
+            return None
+        entry = self.entries.popleft()
+        self.calls -= len(entry.calls)
+        return entry
 
 
 class Lane(Generic[C, R]):
@@ -41,46 +77,42 @@ class Lane(Generic[C, R]):
         self._urgent = urgent
         self._patience = patience.total_seconds() if patience else None
         self._hangs = False
-        self._waiting: deque[tuple[C, asyncio.Future[R]]] = deque()
-        self._ahead: deque[tuple[C, asyncio.Future[R]]] = deque()
+        self._waiting: Queue[C, R] = Queue()
+        self._ahead: Queue[C, R] = Queue()
         self._arrived = asyncio.Event()
         self._closed = False
 
     async def submit(self, call: C) -> R:
         """The answer to a call. Whoever stops waiting does not stop the batch that the call is in."""
-        return await self._enter(call)
+        (answer,) = await self._enter([call])
+        if isinstance(answer, Exception):
+            raise answer.with_traceback(None)  # others may raise the same one, each with a traceback of its own
+        return answer
 
     async def submit_many(self, calls: Sequence[C]) -> list[R | Exception]:
-        """The answers to many, in their order; whichever was refused, or failed, is answered by that."""
-        entered = [self._entered(call) for call in calls]
-        answers = [each for each in entered if isinstance(each, asyncio.Future)]
-        try:
-            if answers:
-                await asyncio.wait(answers)
-        except asyncio.CancelledError:
-            for each in answers:
-                each.cancel()
-            raise
-        return [each if isinstance(each, Refusal) else _outcome(each) for each in entered]
+        """The answers to many of one kind, in their order; whichever was refused, or failed, is answered by that."""
+        parts = [calls[start : start + self._size] for start in range(0, len(calls), self._size)]
+        return list(chain.from_iterable(await asyncio.gather(*map(self._enter, parts))))
 
-    def _entered(self, call: C) -> "asyncio.Future[R] | Refusal":
-        try:
-            return self._enter(call)
-        except Refusal as refusal:
-            return refusal
+    def _enter(self, calls: Sequence[C]) -> "asyncio.Future[Sequence[R | Exception]]":
+        entry: Entry[C, R] = Entry(calls, asyncio.get_running_loop().create_future())
+        queue = self._ahead if self._urgent(calls[0]) else self._waiting
+        refusal = self._refusal(queue.calls + len(calls))
+        if refusal:
+            entry.settle([refusal] * len(calls))
+        else:
+            queue.append(entry)
+            self._arrived.set()
+        return entry.answer
 
-    def _enter(self, call: C) -> asyncio.Future[R]:
+    def _refusal(self, waiting: int) -> Refusal | None:
         if self._closed:
-            raise Unavailable("this server is stopping; retry elsewhere")
+            return Unavailable("this server is stopping; retry elsewhere")
         if self._hangs:
-            raise Unavailable(HANGS)
-        waiting = self._ahead if self._urgent(call) else self._waiting
-        if len(waiting) >= self._queue:
-            raise Exhausted("too many calls are waiting; retry later", timedelta(seconds=1))
-        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        waiting.append((call, answer))
-        self._arrived.set()
-        return answer
+            return Unavailable(HANGS)
+        if waiting > self._queue:
+            return Exhausted("too many calls are waiting; retry later", timedelta(seconds=1))
+        return None
 
     async def serve(self) -> None:
         """Runs batches until the lane is closed and empty."""
@@ -98,36 +130,34 @@ class Lane(Generic[C, R]):
         self._arrived.set()
 
     def _left(self) -> bool:
-        return bool(self._ahead or self._waiting)
+        return bool(self._ahead.calls or self._waiting.calls)
 
-    def _take(self) -> list[tuple[C, asyncio.Future[R]]]:
-        batch: list[tuple[C, asyncio.Future[R]]] = []
-        while self._left() and len(batch) < self._size:
-            call, answer = (self._ahead or self._waiting).popleft()
-            if not answer.done():  # nobody waits for it any more: it never happens
-                batch.append((call, answer))
+    def _take(self) -> list[Entry[C, R]]:
+        batch: list[Entry[C, R]] = []
+        room = self._size
+        while entry := self._ahead.take(room) or self._waiting.take(room):
+            if not entry.answer.done():  # else nobody waits for it any more: it never happens
+                batch.append(entry)
+                room -= len(entry.calls)
         return batch
 
-    async def _answer(self, batch: Sequence[tuple[C, asyncio.Future[R]]]) -> None:
-        answers: Sequence[R | Refusal | Exception]
+    async def _answer(self, batch: Sequence[Entry[C, R]]) -> None:
+        calls = [call for entry in batch for call in entry.calls]
+        answers: Sequence[R | Exception]
         try:
-            answers = await self._ran(batch)
+            answers = await self._ran(batch, calls)
         except Exception as error:
             if not isinstance(error, Refusal):
-                log.exception("a batch of %d failed", len(batch))
-            answers = [error] * len(batch)
+                log.exception("a batch of %d failed", len(calls))
+            answers = [error] * len(calls)
         finally:
             self._hangs = False
-        for (_, answer), given in zip(batch, answers, strict=True):
-            if answer.done():
-                continue
-            if isinstance(given, Exception):
-                answer.set_exception(given)
-            else:
-                answer.set_result(given)
+        begin = 0
+        for entry in batch:
+            entry.settle(answers[begin : begin + len(entry.calls)])
+            begin += len(entry.calls)
 
-    async def _ran(self, batch: Sequence[tuple[C, asyncio.Future[R]]]) -> Sequence[R | Refusal]:
-        calls = [call for call, _ in batch]
+    async def _ran(self, batch: Sequence[Entry[C, R]], calls: Sequence[C]) -> Sequence[R | Refusal]:
         if self._patience is None:
             return await self._run(calls)
         late = asyncio.get_running_loop().call_later(self._patience, self._give_up, batch)
@@ -136,17 +166,10 @@ class Lane(Generic[C, R]):
         finally:
             late.cancel()
 
-    def _give_up(self, batch: Sequence[tuple[C, asyncio.Future[R]]]) -> None:
+    def _give_up(self, batch: Sequence[Entry[C, R]]) -> None:
         """What the batch does is not undone: nobody knows yet what becomes of it."""
         self._hangs = True
-        log.warning("the database has not answered a batch of %d for %.1f s", len(batch), self._patience)
-        for _, answer in (*batch, *self._ahead, *self._waiting):
-            if not answer.done():
-                answer.set_exception(Unavailable(HANGS))
-
-
-def _outcome(answer: "asyncio.Future[Any]") -> Any:
-    try:
-        return answer.result()
-    except Exception as error:
-        return error
+        calls = sum(len(entry.calls) for entry in batch)
+        log.warning("the database has not answered a batch of %d for %.1f s", calls, self._patience)
+        for entry in (*batch, *self._ahead.entries, *self._waiting.entries):
+            entry.settle([Unavailable(HANGS)] * len(entry.calls))

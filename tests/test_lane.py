@@ -103,3 +103,50 @@ async def test_while_a_batch_hangs_everybody_is_sent_elsewhere_and_afterwards_no
         await asyncio.sleep(0.01)
         assert await lane.submit(4) == 4
         assert work.batches == [[1], [4]]
+
+
+async def test_calls_that_come_together_travel_together_and_are_cut_to_the_size_of_a_batch() -> None:
+    work = Work()
+    async with lane_of(work, queue=20) as lane:
+        tasks = await waiting(lane, 1)
+        many = asyncio.create_task(lane.submit_many([2, 3, 4, 5, 6]))
+        await asyncio.sleep(0.01)
+        tasks += await waiting(lane, 7)
+        work.go.set()
+        assert await many == [2, 3, 4, 5, 6]
+        assert await asyncio.gather(*tasks) == [1, 7]
+        assert work.batches == [[1], [2, 3, 4], [5, 6, 7]]
+        assert await lane.submit_many([]) == []
+
+
+async def test_of_many_calls_those_that_find_no_room_are_refused_and_the_others_are_not() -> None:
+    work = Work()
+    async with lane_of(work, queue=5) as lane:
+        tasks = await waiting(lane, 1)
+        many = asyncio.create_task(lane.submit_many([2, 3, 4, 5, 6, 7]))
+        await asyncio.sleep(0.01)
+        work.go.set()
+        *taken, fifth, sixth, seventh = await many
+        assert taken == [2, 3, 4]
+        assert all(isinstance(each, Exhausted) for each in (fifth, sixth, seventh))
+        assert await asyncio.gather(*tasks) == [1]
+
+
+async def test_many_calls_whose_caller_has_given_up_are_never_carried_out() -> None:
+    work = Work()
+    async with lane_of(work) as lane:
+        tasks = await waiting(lane, 1)
+        many = asyncio.create_task(lane.submit_many([2, 3, 4, 5]))
+        await asyncio.sleep(0.01)
+        many.cancel()
+        work.go.set()
+        assert await asyncio.gather(*tasks) == [1]
+        assert await lane.submit(6) == 6
+        assert work.batches == [[1], [6]]
+
+
+async def test_while_a_batch_hangs_many_calls_are_answered_each_by_that() -> None:
+    work = Work()
+    async with lane_of(work, patience=timedelta(milliseconds=50)) as lane:
+        answers = await lane.submit_many([1, 2])
+        assert [type(each) for each in answers] == [Unavailable, Unavailable]

@@ -1,6 +1,7 @@
 """Batches: many items a message, each with the outcome that its single call would have had."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from manager.domain.calls import Checked, Outcome
@@ -45,19 +46,32 @@ async def carried(
     return [each if isinstance(each, Exception) else next(answers) for each in read]
 
 
-def outcome(value: Outcome | Exception) -> pb.Outcome:
-    """Of one change."""
-    if isinstance(value, Exception):
-        return pb.Outcome(failure=failure_of(value))
-    return pb.Outcome(answer=encode.outcome(value))
+def outcomes(values: Iterable[Outcome | Exception]) -> pb.Outcomes:
+    """Of changes."""
+    failure = cache(failure_of)  # what befell many at once is told to each, and logged once
+    return pb.Outcomes(
+        outcomes=[
+            pb.Outcome(failure=failure(each))
+            if isinstance(each, Exception)
+            else pb.Outcome(answer=encode.outcome(each))
+            for each in values
+        ]
+    )
 
 
-def checked(value: Outcome | Exception) -> pb.HealthCheckOutcome:
-    """Of one health check."""
-    if isinstance(value, Exception):
-        return pb.HealthCheckOutcome(failure=failure_of(value))
-    pause = int(encode.pause(value.pause)) if isinstance(value, Checked) else 0
-    return pb.HealthCheckOutcome(answer=encode.outcome(value), next_check_ms=pause)
+def checked(values: Iterable[Outcome | Exception]) -> pb.HealthCheckOutcomes:
+    """Of health checks."""
+    failure = cache(failure_of)
+    return pb.HealthCheckOutcomes(
+        outcomes=[
+            pb.HealthCheckOutcome(failure=failure(each))
+            if isinstance(each, Exception)
+            else pb.HealthCheckOutcome(
+                answer=encode.outcome(each), next_check_ms=encode.pause(each.pause) if isinstance(each, Checked) else 0
+            )
+            for each in values
+        ]
+    )
 
 
 SAMPLES: tuple[tuple[str, Callable[[Any], Sample]], ...] = (

@@ -31,9 +31,9 @@ def outcome(value: Outcome) -> pb.Bool:
     return pb.Bool(value=False, reason=pb.Reason.ValueType(value.reason))
 
 
-def pause(value: timedelta) -> str:
+def pause(value: timedelta) -> int:
     """When to check health again, in milliseconds; scattered, so that those who began together do not stay together."""
-    return str(round(value.total_seconds() * 1000 * (0.8 + 0.4 * random())))  # noqa: S311 - no secret
+    return round(value.total_seconds() * 1000 * (0.8 + 0.4 * random()))  # noqa: S311 - no secret
 
 
 def service(value: Service) -> pb.Service:

@@ -43,18 +43,17 @@ class FleetService(grpc_pb.FleetServiceServicer):
     ) -> AsyncIterator[pb.HealthCheckOutcomes]:
         async for batch in request_iterator:
             ids = batches.read("instance_ids", batch.instance_ids, _instance_id)
-            answers = await batches.carried(ids, self._checks.submit_many)
-            yield pb.HealthCheckOutcomes(outcomes=map(batches.checked, answers))
+            yield batches.checked(await batches.carried(ids, self._checks.submit_many))
 
     async def AddInstances(self, request: pb.AddInstancesRequest, context: Context) -> pb.Outcomes:
         peer = context.peer()
         calls = batches.read("instances", request.instances, lambda each: decode.registration(each, peer))
-        return pb.Outcomes(outcomes=map(batches.outcome, await batches.carried(calls, self._turns.submit_many)))
+        return batches.outcomes(await batches.carried(calls, self._turns.submit_many))
 
     async def KillInstances(self, request: pb.KillInstancesRequest, context: Context) -> pb.Outcomes:
         peer = context.peer()
         calls = batches.read("kills", request.kills, lambda each: decode.kill(each, peer))
-        return pb.Outcomes(outcomes=map(batches.outcome, await batches.carried(calls, self._turns.submit_many)))
+        return batches.outcomes(await batches.carried(calls, self._turns.submit_many))
 
     async def PostMetrics(self, request: pb.MetricsBatch, context: Context) -> pb.PostedMetrics:
         failures, taken = [], 0

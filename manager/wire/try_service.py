@@ -36,7 +36,7 @@ class TryService(grpc_pb.TryServiceServicer):
     async def TryHealthCheck(self, request: pb.InstanceRequest, context: Context) -> pb.Bool:
         outcome = await self._checks.submit(decode.instance_id("instance_id", request.instance_id))
         if isinstance(outcome, Checked):
-            context.set_trailing_metadata(((NEXT_CHECK, encode.pause(outcome.pause)),))
+            context.set_trailing_metadata(((NEXT_CHECK, str(encode.pause(outcome.pause))),))
         return encode.outcome(outcome)
 
     async def TryAddChild(self, request: pb.AddChildRequest, context: Context) -> pb.Bool:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from uuid import UUID
 
 import grpc
+import pytest
 from grpc import aio
 
 from manager.pb import fleet_pb2
@@ -150,12 +151,16 @@ async def test_a_stream_of_checks_asks_for_the_version_of_the_contract(fleet: Fl
     assert (answer.code, answer.reasons) == (grpc.StatusCode.FAILED_PRECONDITION, ["PROTO_VERSION"])
 
 
-async def test_checks_that_the_database_does_not_answer_fail_each_by_itself(lone: Fleet) -> None:
-    one = await lone.add()
+async def test_what_befalls_many_is_told_to_each_and_logged_once(lone: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    some = [await lone.add() for _ in range(3)]
     await lone.database.run("alter table heartbeat rename to elsewhere")
     async with calling(lone.serving.addresses[0]) as caller:
         fleet = Fleet(lone.database, lone.serving, caller)
-        (told,) = await checked(fleet, [one, "x"])
+        (told,) = await checked(fleet, [*some, "x"])
     await lone.database.run("alter table elsewhere rename to heartbeat")
-    assert [each.failure.code for each in told.outcomes] == [grpc.StatusCode.INTERNAL.value[0], INVALID]
-    assert told.outcomes[0].failure.message.startswith("a fault of the server's: incident ")
+    *failures, bad = [each.failure for each in told.outcomes]
+    assert bad.code == INVALID
+    assert len({each.message for each in failures}) == 1
+    assert failures[0].code == grpc.StatusCode.INTERNAL.value[0]
+    assert failures[0].message.startswith("a fault of the server's: incident ")
+    assert sum("incident" in each.message for each in caplog.records) == 1
