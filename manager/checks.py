@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from time import monotonic
+from typing import cast
 
 from manager.domain.calls import Checked, Outcome
 from manager.domain.instance import InstanceId
@@ -47,24 +48,22 @@ class Checks:
     async def submit_many(self, ids: Sequence[InstanceId]) -> list[Outcome | Exception]:
         """The same for many, in their order; what was refused, or failed, as an exception."""
         until = monotonic() + PATIENCE
-        told: dict[InstanceId, Outcome | Exception] = {}
-        left = list(dict.fromkeys(ids))
-        while True:
-            answers = await self.lane.submit_many(left)
-            told |= {each: answer for each, answer in zip(left, answers, strict=True) if answer is not None}
-            left = [each for each in left if each not in told]
-            if not left:
-                break
+        answers = await self.lane.submit_many(ids)
+        while left := [place for place, answer in enumerate(answers) if answer is None]:
             if monotonic() > until:
-                told |= {each: Unavailable(CHANGED) for each in left}
-                break
-            await asyncio.sleep(PAUSE)
-        return [told[each] for each in ids]
+                again: Sequence[Outcome | Exception | None] = [Unavailable(CHANGED)] * len(left)
+            else:
+                await asyncio.sleep(PAUSE)
+                again = await self.lane.submit_many([ids[place] for place in left])
+            for place, answer in zip(left, again, strict=True):
+                answers[place] = answer
+        return cast(list[Outcome | Exception], answers)
 
     async def _run(self, ids: Sequence[InstanceId]) -> Sequence[Outcome | Refusal | None]:
         """None for those of whom nothing can be said yet, since somebody holds or has just taken their row."""
+        distinct = list(dict.fromkeys(ids))
         try:
-            answers = await self._judge(sorted(set(ids)))
+            answers = await self._judge(distinct)
         except Exception as error:
             if is_passing(error):
                 return [None] * len(ids)
@@ -73,12 +72,17 @@ class Checks:
                 raise
             log.warning("%d health checks failed: %s", len(ids), why(error))
             return [refusal] * len(ids)
-        return [answers.get(each) for each in ids]
+        if len(distinct) == len(ids):
+            return answers
+        told = dict(zip(distinct, answers, strict=True))
+        return [told[each] for each in ids]
 
-    async def _judge(self, ids: Sequence[InstanceId]) -> dict[InstanceId, Outcome | Refusal]:
+    async def _judge(self, ids: Sequence[InstanceId]) -> Sequence[Outcome | Refusal | None]:
         """Alive is answered only when the time was recorded."""
         async with self._session.use() as connection:
             told, moment = await verdicts(connection, ids)
-        alive = [each for each, said in told.items() if isinstance(said, Checked)]
-        recorded = await self._heartbeats.record(alive, moment)
-        return {each: said for each, said in told.items() if each in recorded or not isinstance(said, Checked)}
+        alive = [each for each, said in zip(ids, told, strict=True) if isinstance(said, Checked)]
+        missed = await self._heartbeats.record(alive, moment)
+        if not missed:
+            return told
+        return [None if each in missed else said for each, said in zip(ids, told, strict=True)]

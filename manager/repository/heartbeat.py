@@ -5,10 +5,9 @@ A row here proves neither life nor death; `instance` does. So writing and deleti
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.calls import Checked, Outcome, Reason
@@ -18,14 +17,18 @@ from manager.domain.refusals import EpochChanged
 from manager.repository.database import Session
 
 # A statement of its own, begun after the calls arrived: a kill that was answered before is seen. The time is the
-# database's, the only one that is ever stored.
+# database's, the only one that is ever stored. One row, whose arrays hold what is known of each id, in their order: a
+# row for each would cost more than all the rest.
 VERDICTS = text("""
-select u.id, c.now, c.stretch, i.id is not null as known, i.died_revision is not null as dead, i.timeout,
+select c.now, c.stretch, v.timeouts, v.dead,
        exists (select from history_epoch e where e.number > 1 and e.opened_at > c.now - cast(:grace as interval))
        as restored
-from unnest(cast(:ids as uuid[])) u(id)
-cross join (select clock_timestamp() as now, stretch from control) c
-left join lateral (select id, died_revision, timeout from instance where id = u.id offset 0) i on true
+from (select clock_timestamp() as now, stretch from control) c
+cross join lateral (
+    select array_agg(i.timeout order by u.place) as timeouts,
+           array_agg(i.died_revision is not null order by u.place) as dead
+    from unnest(cast(:ids as uuid[])) with ordinality u(id, place)
+    left join lateral (select died_revision, timeout from instance where id = u.id offset 0) i on true) v
 """)
 
 Verdict = Outcome | EpochChanged
@@ -41,20 +44,18 @@ class Moment:
     stretch: float
 
 
-async def verdicts(connection: AsyncConnection, ids: Sequence[InstanceId]) -> tuple[dict[InstanceId, Verdict], Moment]:
-    """What each of `ids` (at least one) is to be told: `Checked` for the living; and the moment of the verdict.
+async def verdicts(connection: AsyncConnection, ids: Sequence[InstanceId]) -> tuple[list[Verdict], Moment]:
+    """What each of `ids` is to be told, in their order: `Checked` for the living; and the moment of the verdict.
 
     To an id that a freshly restored database does not know it is never said that it must terminate.
     """
-    rows = (await connection.execute(VERDICTS, {"ids": ids, "grace": EPOCH_GRACE})).all()
-    return {row.id: _verdict(row) for row in rows}, Moment(rows[0].now, rows[0].stretch)
-
-
-def _verdict(row: Row[Any]) -> Verdict:
-    if row.known:
-        return Outcome.refused(Reason.DEAD) if row.dead else Checked(pause=row.timeout * row.stretch / 3)
-    # a new one each time: every raise adds to an exception's traceback
-    return EpochChanged(LOST) if row.restored else Outcome.refused(Reason.UNKNOWN_INSTANCE)
+    row = (await connection.execute(VERDICTS, {"ids": ids, "grace": EPOCH_GRACE})).one()
+    unknown: Verdict = EpochChanged(LOST) if row.restored else Outcome.refused(Reason.UNKNOWN_INSTANCE)
+    told: dict[timedelta | None, Verdict] = {None: unknown}  # who has the same timeout is told the same
+    told |= {each: Checked(pause=each * row.stretch / 3) for each in set(row.timeouts) - {None}}
+    dead = Outcome.refused(Reason.DEAD)
+    answers = [dead if died else told[each] for each, died in zip(row.timeouts, row.dead, strict=True)]
+    return answers, Moment(row.now, row.stretch)
 
 
 # Sorted, since unsorted batches lock each other out; what somebody holds is skipped and asked again. Written only
@@ -65,7 +66,6 @@ where instance_id = any(:ids) and instance_id in (
     select instance_id from heartbeat
     where instance_id = any(:ids) and (last_seen <= cast(:now as timestamptz) - 0.1 * timeout or last_seen > :now)
     order by instance_id for no key update skip locked)
-returning instance_id
 """)
 
 FRESH = text("""
@@ -101,25 +101,25 @@ class Heartbeats:
         return [Group(self._session, ids)] if ids else []
 
     async def record(self, ids: Sequence[InstanceId], moment: Moment) -> set[InstanceId]:
-        """Those of the living `ids` for whom this moment, or one at most a tenth of their timeout before, is stored."""
-        recorded: set[InstanceId] = set()
+        """Records that the living `ids`, each given once, were heard of at this moment; those for whom neither it, nor
+        one at most a tenth of their timeout before, is stored yet."""
+        missed: set[InstanceId] = set()
         for group in self.groups(ids):
             async with group.session.use() as connection:
-                recorded |= await _record(connection, group.ids, moment)
-        return recorded
+                missed |= await _record(connection, group.ids, moment)
+        return missed
 
 
 async def _record(connection: AsyncConnection, ids: Sequence[InstanceId], moment: Moment) -> set[InstanceId]:
     given = {"now": moment.now, "stretch": moment.stretch}
-    written = set((await connection.execute(BEAT, {"ids": ids, **given})).scalars())
-    rest = [each for each in ids if each not in written]
-    if not rest:
-        return written
-    rows = {row.instance_id: row.fresh for row in await connection.execute(FRESH, {"ids": rest, "now": moment.now})}
-    missing = [each for each in rest if each not in rows]
+    written = (await connection.execute(BEAT, {"ids": ids, **given})).rowcount
+    if written == len(ids):
+        return set()
+    rows = {row.instance_id: row.fresh for row in await connection.execute(FRESH, {"ids": ids, "now": moment.now})}
+    missing = [each for each in ids if each not in rows]
     if missing:
         await connection.execute(HEAL, {"ids": missing, **given})
-    return written | {each for each, fresh in rows.items() if fresh}
+    return {each for each in ids if not rows.get(each)}
 
 
 CHECK = text("""

@@ -172,10 +172,11 @@ async def test_a_recorded_time_is_stored_and_none_is_recorded_that_is_not(fleet:
     now: datetime = await fleet.value("select clock_timestamp()")
     moment = Moment(now, 1.5)
     heartbeats = Heartbeats(fleet.connections.checks)
-    assert await heartbeats.record(sorted([written, fresh, missing]), moment) == {written, fresh}
+    assert await heartbeats.record([written, fresh, missing], moment) == {missing}
     assert await fleet.value(SEEN, written) == now
     assert await fleet.value("select stretch from heartbeat where instance_id = $1", written) == 1.5
     assert await fleet.value(SEEN, missing) == now, "healed, and recorded when it is asked again"
+    assert await heartbeats.record([written, fresh, missing], moment) == set()
     assert await heartbeats.record([], moment) == set()
 
 
