@@ -18,6 +18,7 @@ from tests.cli.imctl import running
 from tests.faults.clock import clock
 from tests.faults.copies import archived, promote, standby_of
 from tests.faults.disk import failing_fsync, small_disk
+from tests.faults.managers import HURRIED
 from tests.faults.memory import at_most
 from tests.faults.postgres import terminate_backends
 from tests.faults.proxy import Proxy, proxied
@@ -40,6 +41,9 @@ from tests.faults.toxics import (
 from tests.faults.world import LEASE, LOCAL, Ground, World
 
 HOLD = 2.5  # seconds that a fault lasts, if nothing else is said
+# Who is cut off from every manager for no longer than the grace lives on for certain: the last check may have been two
+# fifths of the timeout before it, and the next one has a third for a call that is lost and a third for its retry.
+GRACE = float(HURRIED["IM_GRACE"])
 
 
 @contextmanager
@@ -343,8 +347,8 @@ WAYS: dict[str, Toxic] = {
 }
 
 
-def network(toxic: Toxic, of: Callable[[World], list[Proxy]], seconds: float) -> Fault:
-    """That befalls all the proxies of `of`, or one of them; some of it in one direction alone."""
+def network(toxic: Toxic, of: Callable[[World], list[Proxy]], seconds: float, of_all: float) -> Fault:
+    """That befalls one of the proxies of `of` for so long, or all of them; some of it in one direction alone."""
 
     async def breaks(world: World) -> None:
         chance = random.Random(world.seed)
@@ -354,7 +358,7 @@ def network(toxic: Toxic, of: Callable[[World], list[Proxy]], seconds: float) ->
         direction = chance.choice(ways)
         for each in hit:
             each.add(toxic, direction)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(of_all if hit is proxies else seconds)
         for each in hit:
             each.heal()
 
@@ -388,6 +392,9 @@ FAULTS: dict[str, Fault] = {
     "a synchronous standby is promoted": Fault(a_synchronous_standby_is_promoted),
     "an old primary is left writable": Fault(the_old_primary_is_left_writable),
     "the database is restored": Fault(the_database_is_restored_to_a_point_in_time),
-    **{f"a database link {way}": network(each, lambda world: world.links, LEASE + 1) for way, each in WAYS.items()},
-    **{f"a client link {way}": network(each, lambda world: world.doors, HOLD) for way, each in WAYS.items()},
+    **{
+        f"a database link {way}": network(each, lambda world: world.links, LEASE + 1, LEASE + 1)
+        for way, each in WAYS.items()
+    },
+    **{f"a client link {way}": network(each, lambda world: world.doors, HOLD, GRACE) for way, each in WAYS.items()},
 }

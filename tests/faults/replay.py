@@ -74,13 +74,9 @@ class Windows:
         answered = sorted((each.returned or 0.0, each.revision) for each in changes)
         self._returned = [at for at, _ in answered]
         self._highest = list(accumulate((revision for _, revision in answered), max))
-        # a repeat gives an old revision, and says nothing of what was new when it was asked
-        fresh: dict[int, Operation] = {}
-        for each in changes:
-            first = fresh.get(each.revision)
-            if first is None or each.called < first.called:
-                fresh[each.revision] = each
-        asked = sorted((each.called, each.revision) for each in fresh.values())
+        # a repeat gives an old revision, also of a call that nobody answered, and says nothing of what was new then
+        begun = _first(operations)
+        asked = sorted((_begun(each.call, begun), each.revision) for each in changes)
         self._called = [at for at, _ in asked]
         self._lowest = list(accumulate((revision for _, revision in reversed(asked)), min))[::-1]
 
@@ -105,7 +101,7 @@ def violations(operations: Sequence[Operation], history: Sequence[Fact]) -> Iter
         window = windows.of(each)
         if each.value and each.call.method in CHANGES:
             made = first.setdefault((each.call, each.revision), each)
-            if made is each and not _repeated(each, asked) and each.revision <= window.low:
+            if made is each and _begun(each.call, asked) >= each.called and each.revision <= window.low:
                 yield f"{each} has a revision from before it was asked for"
         if not _explained(each, window, known):
             yield f"{each} was true at no moment from {window.low} to {window.high}"
@@ -119,11 +115,10 @@ def _first(operations: Sequence[Operation]) -> dict[Call, float]:
     return found
 
 
-def _repeated(operation: Operation, asked: dict[Call, float]) -> bool:
-    """Whether somebody had asked for the same before; a child may also have been registered with its parent."""
-    call = operation.call
+def _begun(call: Call, asked: dict[Call, float]) -> float:
+    """When somebody asked for the same for the first time; a child may also have been registered with its parent."""
     same = (call, Call("add", call.other, call.instance)) if call.method == "link" else (call,)
-    return any(asked.get(each, NEVER) < operation.called for each in same)
+    return min(asked.get(each, NEVER) for each in same)
 
 
 def _explained(operation: Operation, window: Window, known: dict[str, Life]) -> bool:

@@ -76,6 +76,14 @@ def test_a_good_history_is_good() -> None:
     assert judged(GOOD, HISTORY) == set()
 
 
+def test_the_repeat_of_a_call_that_nobody_answered_says_nothing_of_what_was_new() -> None:
+    """Its revision is of the first try, which was carried out though nobody heard of it."""
+    lost = did(Call("offer", A, "9222"), 1.5, None)
+    repeat = replace(lost, called=8, returned=9, value=True, revision=2)
+    others = [ADD_A, lost, replace(ADD_B, revision=3), did(Call("get", B), 6, 7), repeat]
+    assert judged(others, [added(1, A), Fact(2, 0, pb.SERVICE_ADDED, A, service=SERVICE), added(3, B)]) == set()
+
+
 def instead(number: int, **changed: object) -> list[Operation]:
     """The good history, with one operation changed."""
     return [replace(each, **changed) if n == number else each for n, each in enumerate(GOOD)]  # type: ignore[arg-type]
