@@ -6,7 +6,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test check stream faults soak bench format proto lock wheel clean
+.PHONY: help setup run test check stream faults soak bench bench-full format proto lock wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -41,7 +41,11 @@ faults: .venv/.ok ## every kind of fault seven times, a million judged operation
 soak: .venv/.ok ## an hour of steady work: what grows, and is the end as fast as the beginning?
 	$(BIN)/python -m bench.soak
 
-bench: .venv/.ok ## from a commit to its delivery on another manager; many subscribers beside a stalled one
+bench: .venv/.ok ## against etcd, side by side: the ratios, and whether each bar is reached
+	$(BIN)/python -m bench.peers
+
+bench-full: .venv/.ok ## the same with more, from a commit to its delivery on another manager; many subscribers beside a stalled one
+	$(BIN)/python -m bench.peers --rounds 9 --size 50000
 	$(BIN)/python -m bench.stream
 	$(BIN)/python -m bench.fanout
 

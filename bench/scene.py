@@ -48,6 +48,14 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def family_cpu(pid: int) -> float:
+    """The same of a process and all that it has started, those that have ended and were waited for too."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return own + sum(family_cpu(int(each)) for each in children)
+
+
 def open_files(pid: int) -> int:
     """The file descriptors of a process."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))

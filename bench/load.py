@@ -1,0 +1,64 @@
+"""The native load client: compiled on the spot, fed with messages that are encoded before."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("load.cpp")
+BINARY = SOURCE.parent.parent / "build" / "load"
+NEEDED = "the benchmarks need a C++ compiler and libnghttp2: apt-get install g++ libnghttp2-dev"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """How a load went. `cpu` is the client's own, in seconds; `ms` are percentiles of the latency."""
+
+    sent: int
+    ok: int
+    answers: int
+    events: int
+    bytes: int
+    seconds: float
+    unanswered: int
+    cpu: float
+    failures: Mapping[str, int]
+    ms: Mapping[str, float]
+
+    @property
+    def rate(self) -> float:
+        """Good answers a second."""
+        return self.ok / self.seconds if self.seconds else 0.0
+
+
+def compiled() -> Path:
+    """The client; exits with a line that says what to install where it cannot be built."""
+    if not BINARY.exists() or BINARY.stat().st_mtime < SOURCE.stat().st_mtime:
+        BINARY.parent.mkdir(exist_ok=True)
+        compiler = shutil.which("g++")
+        if not compiler:
+            raise SystemExit(NEEDED)
+        made = subprocess.run([compiler, "-O2", "-std=c++17", "-o", BINARY, SOURCE, "-lnghttp2"], check=False)
+        if made.returncode:
+            raise SystemExit(NEEDED)
+    return BINARY
+
+
+async def load(target: str, path: str, messages: Iterable[bytes], **options: object) -> Loaded:
+    """Sends each message once, or as the options of load.cpp say; raises where the client itself failed."""
+    with tempfile.NamedTemporaryFile() as file:
+        for each in messages:
+            file.write(b"\0" + len(each).to_bytes(4) + each)
+        file.flush()
+        words = ["--target", target, "--path", path, "--messages", file.name]
+        for name, value in options.items():
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        process = await asyncio.create_subprocess_exec(compiled(), *words, stdout=asyncio.subprocess.PIPE)
+        out, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the load client ended with {process.returncode}")
+    return Loaded(**json.loads(out.splitlines()[-1]))
