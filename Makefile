@@ -65,7 +65,7 @@ wheel: .venv/.ok ## build the wheel into dist/
 	$(UV) build -q --wheel --no-build-isolation --python $(BIN)/python
 
 clean: ## remove what the other targets made
-	rm -rf .venv .tools dist node_modules .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .tools dist build node_modules .mypy_cache .ruff_cache .pytest_cache
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
