@@ -5,14 +5,14 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from secrets import token_bytes
-from time import time_ns
-from uuid import UUID
+from functools import partial
+from uuid import uuid5
 
 from manager.checks import Checks
 from manager.domain.calls import Kill, Outcome, Registration
-from manager.domain.instance import Cause, InstanceId, InstanceType
+from manager.domain.instance import WORKER_LABEL, Cause, InstanceId, InstanceType
 from manager.domain.refusals import Refusal
+from manager.ids import new_id as new_id
 from manager.repository.database import Readers
 from manager.repository.listing import describe
 from manager.turns import Turns
@@ -20,14 +20,19 @@ from manager.turns import Turns
 log = logging.getLogger(__name__)
 
 RETRY = 1.0
+EXPIRED = ""
 
 
-def new_id() -> InstanceId:
-    """A UUID of version 7 (RFC 9562): ordered by the time at which it was made."""
-    milliseconds = time_ns() // 1_000_000
-    number = int.from_bytes(milliseconds.to_bytes(6) + token_bytes(10))
-    number = (number & ~(0xF << 76)) | (7 << 76)
-    return InstanceId(UUID(int=(number & ~(0x3 << 62)) | (2 << 62)))
+@dataclass(slots=True)
+class Supervisor:
+    """What the worker of that number is a part of: an instance that stands for all workers.
+
+    They keep it between them: it is alive as long as one of them is, whatever befalls the process above them.
+    """
+
+    id: InstanceId
+    worker: int
+    stops: bool = False  # all of it, and not this worker alone
 
 
 @dataclass(slots=True)
@@ -40,6 +45,7 @@ class Presence:
     pace: float
     labels: Mapping[str, str]
     id: InstanceId
+    supervisor: Supervisor | None = None
 
     async def keep(self) -> str:
         """Registers and checks health until somebody kills this manager; who, and why."""
@@ -57,30 +63,67 @@ class Presence:
         """Takes itself out of the fleet; where the database is away, its lease runs out instead."""
         try:
             async with asyncio.timeout(RETRY * 2):
-                await self.turns.submit(Kill(self.id, "stopped", actor=f"manager {self.id}"))
+                await self.turns.submit(Kill(self._leaving(), "stopped", actor=f"manager {self.id}"))
         except (Refusal, TimeoutError) as error:
             log.warning("could not take itself out of the fleet: %s", error)
 
+    def _leaving(self) -> InstanceId:
+        # the first worker that has stopped takes all out: the others are on their way
+        return self.supervisor.id if self.supervisor and self.supervisor.stops else self.id
+
     async def _register(self) -> None:
-        call = Registration(
-            id=self.id,
+        for call in self._registrations():
+            await _insist(partial(self.turns.submit, call))
+
+    def _registrations(self) -> list[Registration]:
+        """What is to be in the fleet: this process, below its supervisor, which any worker registers."""
+        if self.supervisor is None:
+            return [self._registration(self.id, self.labels)]
+        labels = {**self.labels, WORKER_LABEL: str(self.supervisor.worker)}
+        return [
+            self._registration(self.supervisor.id, self.labels),
+            self._registration(self.id, labels, self.supervisor.id),
+        ]
+
+    def _registration(
+        self, of: InstanceId, labels: Mapping[str, str], parent: InstanceId | None = None
+    ) -> Registration:
+        return Registration(
+            id=of,
             type=InstanceType.INSTANCE_MANAGER,
             hostname=socket.gethostname()[:253],
-            labels=self.labels,
+            labels=labels,
+            parent=parent,
             actor=f"manager {self.id}",
         )
-        await _insist(lambda: self.turns.submit(call))
+
+    def _kept(self) -> list[InstanceId]:
+        return [self.id, *([self.supervisor.id] if self.supervisor else [])]
 
     async def _until_refused(self) -> None:
-        while (await _insist(lambda: self.checks.submit(self.id))).reason is None:
+        while True:
+            for each in self._kept():
+                if (await _insist(partial(self.checks.submit, each))).reason is not None:
+                    return
             await asyncio.sleep(self.pace)
 
     async def _killer(self) -> str | None:
         """Who killed this manager; None where it expired, or is not known to this history of the database."""
+        own, *above = [await self._death(each) for each in self._kept()]
+        killer = own or next(iter(above), None)
+        if self.supervisor and above == [EXPIRED]:
+            # all workers come to the same new id without asking each other, and so do those started later
+            self.supervisor.id = InstanceId(uuid5(self.supervisor.id, "registered anew"))
+        return killer or None
+
+    async def _death(self, one: InstanceId) -> str | None:
+        """Who killed an instance, EXPIRED where nobody did; None where it lives, or is not known."""
         async with self.readers.use() as connection:
-            chain, actor, note = await describe(connection, self.id)
-        if not chain or chain[0].death is None or chain[-1].death is None or chain[-1].death.cause is Cause.EXPIRED:
+            chain, actor, note = await describe(connection, one)
+        if not chain or chain[0].death is None or chain[-1].death is None:
             return None
+        if chain[-1].death.cause is Cause.EXPIRED:
+            return EXPIRED
         return f"{actor} ({note})" if note else actor
 
 

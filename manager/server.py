@@ -16,7 +16,8 @@ from manager.domain.lease import Lease, leases
 from manager.domain.policy import Policy
 from manager.domain.preservation import Limits
 from manager.feed import Feed
-from manager.presence import Presence, new_id
+from manager.ids import new_id
+from manager.presence import Presence, Supervisor
 from manager.reaper import reap
 from manager.repository.database import Database, Readers
 from manager.repository.doorbell import Doorbell
@@ -42,28 +43,38 @@ class Serving:
     instance_id: str
 
 
-async def serve(settings: Settings, stop: asyncio.Event, started: Callable[[Serving], None]) -> None:
+async def serve(
+    settings: Settings,
+    stop: asyncio.Event,
+    started: Callable[[Serving], None],
+    supervisor: Supervisor | None = None,
+) -> str | None:
     """Serves until `stop` is set or the manager is killed as an instance, then drains and takes itself out.
 
+    Who killed it, if somebody did. A worker shares its port with the others of its supervisor.
     Raises a Refusal where the database, its schema or the port is not to be had.
     """
     database = Database(settings.database_url, settings.read_connections)
     try:
         async with database.readers.use() as connection:
             await require(connection, __version__)
-        await _serve(settings, database, stop, started)
+        return await _serve(settings, database, stop, started, supervisor)
     finally:
         await database.close()
 
 
 async def _serve(
-    settings: Settings, database: Database, stop: asyncio.Event, started: Callable[[Serving], None]
-) -> None:
+    settings: Settings,
+    database: Database,
+    stop: asyncio.Event,
+    started: Callable[[Serving], None],
+    supervisor: Supervisor | None,
+) -> str | None:
     rooms = _rooms(settings, database)
     await rooms.turns.recognize()
-    listener = Listener(rooms, settings.subscriber_patience)
+    listener = Listener(rooms, settings.subscriber_patience, shared=supervisor is not None)
     addresses = await listener.start(settings.bind, settings.port)
-    presence = _presence(settings, rooms)
+    presence = _presence(settings, rooms, supervisor)
     lanes = (rooms.turns.lane, rooms.checks.lane, rooms.samples)
     async with asyncio.TaskGroup() as workers:
         for each in (*lanes, rooms.streams.feed):
@@ -71,7 +82,7 @@ async def _serve(
         pulses = [workers.create_task(each) for each in _pulses(settings, database, rooms, listener, presence)]
         try:
             started(Serving(tuple(addresses), str(presence.id)))
-            await _until(stop, presence)
+            return await _until(stop, presence)
         finally:
             rooms.streams.feed.close()  # which ends the subscriptions: they would outlast any drain
             await listener.stop(settings.drain)
@@ -82,13 +93,15 @@ async def _serve(
                 lane.close()
 
 
-async def _until(stop: asyncio.Event, presence: Presence) -> None:
-    """Returns when asked to stop, or when this manager was killed as an instance."""
+async def _until(stop: asyncio.Event, presence: Presence) -> str | None:
+    """Returns when asked to stop, or when this manager was killed as an instance: then by whom."""
     asked, present = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(presence.keep())
     try:
         await asyncio.wait([asked, present], return_when=asyncio.FIRST_COMPLETED)
-        if present.done():
-            log.warning("this manager was killed by %s, and drains", present.result())
+        if not present.done():
+            return None
+        log.warning("this manager was killed by %s, and drains", present.result())
+        return present.result()
     finally:
         asked.cancel()
         present.cancel()
@@ -145,9 +158,10 @@ class Health:
             await self._listener.tell(self._serving)
 
 
-def _presence(settings: Settings, rooms: Rooms) -> Presence:
+def _presence(settings: Settings, rooms: Rooms, supervisor: Supervisor | None) -> Presence:
     pace = settings.timeout.total_seconds() / 3
-    return Presence(rooms.turns, rooms.checks, rooms.readers, pace, {MANAGER_LABEL: __version__}, new_id())
+    labels = {MANAGER_LABEL: __version__}
+    return Presence(rooms.turns, rooms.checks, rooms.readers, pace, labels, new_id(), supervisor)
 
 
 def _rooms(settings: Settings, database: Database) -> Rooms:

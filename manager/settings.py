@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     bind: tuple[str, ...] = ("[::]",)
     port: int = Field(default=50052, ge=0, le=65535)
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=100)
 
     # leases: defaults for instances that name no timeout of their own
     timeout: Seconds = Field(default=30 * S, ge=S, le=DAY)

@@ -67,7 +67,7 @@ def _on_own_server(settings: Settings) -> None:
 
 def _tell(serving: Serving, postgres: str, ask: str) -> None:
     say(
-        *banner(serving),
+        *banner(serving.instance_id, serving.addresses),
         f"  PostgreSQL     {postgres}",
         *([f"  SQL            {ask}"] if ask else []),
         STOPS,

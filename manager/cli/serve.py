@@ -4,8 +4,8 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, NoReturn
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -13,28 +13,37 @@ from pydantic import ValidationError
 from manager import __version__
 from manager.domain.refusals import Refusal
 from manager.pb.version import PROTO_VERSION
-from manager.repository.database import refusal_of
-from manager.server import Serving
-from manager.server import serve as serve_until
 from manager.settings import Settings
+
+if TYPE_CHECKING:  # whoever serves imports it; a supervisor does not, and stays small
+    from manager.server import Serving
+
+T = TypeVar("T")
 
 Bind = Annotated[
     list[str] | None,
     typer.Option("--bind", help="An address to listen on; may be given several times.", metavar="HOST"),
 ]
 Port = Annotated[int | None, typer.Option("--port", help="The gRPC port; 0 for a free one.", min=0, max=65535)]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="How many processes share the port; 1 otherwise. Linux.", min=1, max=100)
+]
 
 
-def serve(bind: Bind = None, port: Port = None) -> None:
+def serve(bind: Bind = None, port: Port = None, workers: Workers = None) -> None:
     """Serve on the database that DATABASE_URL names.
 
     The schema is never touched: `imctl migrate` brings it up to date first. Every setting is an environment
     variable, listed in docs/settings.md.
     """
-    settings = settings_of(bind=bind, port=port)
+    settings = settings_of(bind=bind, port=port, workers=workers)
     if not settings.database_url:
         fail("DATABASE_URL is not set", "name the database: DATABASE_URL=postgresql://im_server@host/instance_manager")
-    run(settings, lambda serving: say(*banner(serving), STOPS))
+    if settings.workers > 1:
+        from manager.cli.workers import supervise
+
+        supervise(settings)
+    run(settings, lambda serving: say(*banner(serving.instance_id, serving.addresses), STOPS))
 
 
 def settings_of(**chosen: Any) -> Settings:
@@ -49,14 +58,26 @@ def settings_of(**chosen: Any) -> Settings:
 
 def run(
     settings: Settings,
-    started: Callable[[Serving], None],
+    started: "Callable[[Serving], None]",
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Serves until a signal or the manager's own death; exits with a line that says what to do where it cannot."""
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
+    log_as("")
+    carried_out(_serve(settings, started, beside))
+
+
+def log_as(who: str) -> None:
+    """Logs on stderr; `who` stands in every line."""
+    logging.basicConfig(format=f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s", level=logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def carried_out(work: Coroutine[Any, Any, T]) -> T:
+    """What a server's work returns; exits with a line that says what to do where it is refused."""
+    from manager.repository.database import refusal_of
+
     try:
-        asyncio.run(_serve(settings, started, beside))
+        return asyncio.run(work)
     except Exception as error:
         refusal = refusal_of(error)
         if refusal is None:
@@ -65,8 +86,10 @@ def run(
 
 
 async def _serve(
-    settings: Settings, started: Callable[[Serving], None], beside: Callable[[], Coroutine[Any, Any, None]] | None
+    settings: Settings, started: "Callable[[Serving], None]", beside: Callable[[], Coroutine[Any, Any, None]] | None
 ) -> None:
+    from manager.server import serve as serve_until
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
@@ -75,7 +98,7 @@ async def _serve(
     def asked(sign: signal.Signals) -> None:
         if stop.is_set():
             main.cancel()
-        say(f"{sign.name}: draining and stopping; once more to stop at once")
+        say(asked_to_stop(sign))
         stop.set()
 
     for sign in (signal.SIGINT, signal.SIGTERM):
@@ -91,11 +114,16 @@ async def _serve(
 STOPS = "  Ctrl-C stops it"
 
 
-def banner(serving: Serving) -> list[str]:
+def asked_to_stop(sign: signal.Signals) -> str:
+    """What a server says to its first signal."""
+    return f"{sign.name}: draining and stopping; once more to stop at once"
+
+
+def banner(instance_id: str, addresses: Sequence[str]) -> list[str]:
     """What everybody wants to know of a server that has just started."""
     return [
-        f"Instance Manager {__version__}, instance {serving.instance_id}",
-        f"  gRPC           {', '.join(serving.addresses)}",
+        f"Instance Manager {__version__}, instance {instance_id}",
+        f"  gRPC           {', '.join(addresses)}",
         f"  proto_version  {PROTO_VERSION}",
     ]
 

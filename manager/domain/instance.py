@@ -13,6 +13,8 @@ InstanceId = NewType("InstanceId", UUID)
 RESERVED_LABEL = "instance-manager/"
 # Every manager's own registration carries it, with its release as the value.
 MANAGER_LABEL = f"{RESERVED_LABEL}version"
+# That of a worker carries its number beside it.
+WORKER_LABEL = f"{RESERVED_LABEL}worker"
 
 
 class InstanceType(IntEnum):

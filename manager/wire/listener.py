@@ -1,7 +1,5 @@
 """The gRPC server: which services it serves, where, and within which limits."""
 
-import errno
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +11,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from manager.checks import Checks
-from manager.domain.refusals import Refusal
 from manager.pb import (
     fleet_pb2,
     fleet_pb2_grpc,
@@ -28,6 +25,7 @@ from manager.turns import Turns
 from manager.wire.fleet_service import FleetService
 from manager.wire.get_service import GetService
 from manager.wire.interceptors import Gate
+from manager.wire.ports import listened, taken
 from manager.wire.post_service import PostService
 from manager.wire.stats_service import StatsService
 from manager.wire.subscribe_service import SubscribeService
@@ -35,8 +33,6 @@ from manager.wire.subscribing import Streams, Subscribing
 from manager.wire.try_service import TryService
 
 OPTIONS = (
-    # or a second server would share the port silently
-    ("grpc.so_reuseport", 0),
     # a few bytes of gzip inflate to megabytes before any limit is looked at: nothing but plain messages
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
@@ -49,13 +45,6 @@ OPTIONS = (
     # clients of ours ping every 10 s
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
-
-
-EVERY, EVERY_IPV4 = "[::]", "0.0.0.0"  # noqa: S104 - what the operator asked for; the second where there is no IPv6
-
-
-class CannotListen(Refusal):
-    """No address to serve on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +61,11 @@ class Rooms:
 class Listener:
     """One gRPC server on its addresses, with the health of each service."""
 
-    def __init__(self, rooms: Rooms, patience: timedelta) -> None:
-        self._server = aio.server(interceptors=[Gate(patience)], options=OPTIONS)
+    def __init__(self, rooms: Rooms, patience: timedelta, *, shared: bool = False) -> None:
+        self._shared = shared
+        # 0: or a second server would share the port silently
+        options = (*OPTIONS, ("grpc.so_reuseport", int(shared)))
+        self._server = aio.server(interceptors=[Gate(patience)], options=options)
         self._health = health.aio.HealthServicer()
         self.services = _register(self._server, rooms)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -81,14 +73,14 @@ class Listener:
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self, hosts: Sequence[str], port: int) -> list[str]:
-        """Serves on all the hosts, at one port (0: a free one); the addresses."""
-        addresses: list[str] = []
-        for host in (EVERY_IPV4 if each == EVERY and not _available(each, port) else each for each in hosts):
-            if _available(host, port):
-                port = self._bind(host, port)
-                addresses.append(f"{host}:{port}")
-        if not addresses:
-            raise CannotListen(f"this machine has none of the addresses {', '.join(hosts)}: choose with --bind")
+        """Serves on all the hosts, at one port (0: a free one); the addresses.
+
+        A shared port is held by whoever shares it out, so that nobody else has to be looked for.
+        """
+        if self._shared:
+            addresses = [f"{host}:{self._bind(host, port)}" for host in hosts]
+        else:
+            addresses = listened(hosts, port, self._bind)
         await self._server.start()
         return addresses
 
@@ -96,7 +88,7 @@ class Listener:
         try:
             return self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
-            raise _taken(port) from None
+            raise taken(port) from None
 
     async def tell(self, serving: bool) -> None:
         """Sets the health of every service, and of the server as a whole."""
@@ -126,23 +118,3 @@ def _register(server: aio.Server, rooms: Rooms) -> list[str]:
         (fleet_pb2.DESCRIPTOR, ("FleetService",)),
     ]
     return [file.services_by_name[name].full_name for file, names in files for name in names]
-
-
-def _available(host: str, port: int) -> bool:
-    """Whether this machine has the address; raises where somebody listens on it already."""
-    bare = host.strip("[]")
-    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((bare, port))
-            probe.listen(1)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise _taken(port) from None
-        return False
-    return True
-
-
-def _taken(port: int) -> CannotListen:
-    return CannotListen(f"port {port} is taken: choose another with --port, or 0 for a free one")

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from manager.settings import Settings
-from manager.wire.listener import CannotListen
+from manager.wire.ports import CannotListen
 from tests.conftest import serving
 from tests.wire.caller import DEADLINE, FILES, METHODS, Refused, calling, path, refusal
 from tests.wire.fleet import Fleet

@@ -17,7 +17,7 @@ from manager.domain.refusals import Refusal
 from manager.pb import instance_manager_pb2 as pb
 from manager.repository import database as connections
 from manager.settings import Settings
-from manager.wire.listener import CannotListen
+from manager.wire.ports import CannotListen
 from manager.wire.status import STATUS_OF, status_of
 from tests.conftest import Database, serving
 from tests.wire.caller import calling, outcome, refusal

@@ -1,0 +1,62 @@
+"""A worker of `imctl serve --workers N`: a server that shares its port, and does not outlive its supervisor.
+
+    python -m manager.cli.worker NUMBER SUPERVISOR_INSTANCE SUPERVISOR_PID
+
+It writes one line to stdout when it serves. When its stdin ends, all of the server stops, and it drains; when it is
+asked by a signal, or killed as an instance, it drains alone.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from uuid import UUID
+
+import typer
+
+from manager.cli.exits import Exit
+from manager.cli.launch import die_with
+from manager.cli.serve import carried_out, log_as, settings_of
+from manager.domain.instance import InstanceId
+from manager.presence import Supervisor
+from manager.server import Serving, serve
+from manager.settings import Settings
+
+log = logging.getLogger("manager.cli.worker")
+
+STDIN = 0
+
+
+def worker(number: int, instance: UUID, pid: int) -> None:
+    """Serves until it is to stop. Exit codes: 0 when asked, 10 when it was killed as an instance."""
+    die_with(pid)
+    log_as(f"worker {number} ")
+    supervisor = Supervisor(InstanceId(instance), number)
+    raise typer.Exit(carried_out(_work(settings_of(), supervisor)))
+
+
+async def _work(settings: Settings, supervisor: Supervisor) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def released() -> None:
+        if not os.read(STDIN, 1024):
+            loop.remove_reader(STDIN)
+            supervisor.stops = True
+            stop.set()
+
+    loop.add_reader(STDIN, released)
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        # the second signal is no hurry: both its supervisor and who asked that (systemd signals all) may ask
+        loop.add_signal_handler(sign, stop.set)
+    killer = await serve(settings, stop, _told, supervisor)
+    return Exit.OK if killer is None else Exit.DEAD
+
+
+def _told(serving: Serving) -> None:
+    log.info("serves as instance %s, process %d", serving.instance_id, os.getpid())
+    print("serving", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(worker)

@@ -1,0 +1,98 @@
+"""Ports: a server has its own alone, or holds it for its workers, who share it among themselves."""
+
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from manager.domain.refusals import Refusal
+
+EVERY, EVERY_IPV4 = "[::]", "0.0.0.0"  # noqa: S104 - what the operator asked for; the second where there is no IPv6
+
+
+class CannotListen(Refusal):
+    """No address to serve on."""
+
+
+def taken(port: int) -> CannotListen:
+    """Somebody else has it."""
+    return CannotListen(f"port {port} is taken: choose another with --port, or 0 for a free one")
+
+
+def listened(hosts: Sequence[str], port: int, listen: Callable[[str, int], int]) -> list[str]:
+    """Has `listen` take one port (0: a free one) on each of the hosts that this machine has; the addresses.
+
+    Raises CannotListen where somebody listens there already, or where the machine has none of them.
+    """
+    addresses: list[str] = []
+    for host in (EVERY_IPV4 if each == EVERY and not _available(each, port) else each for each in hosts):
+        if _available(host, port):
+            port = listen(host, port)
+            addresses.append(f"{host}:{port}")
+    if not addresses:
+        raise CannotListen(f"this machine has none of the addresses {', '.join(hosts)}: choose with --bind")
+    return addresses
+
+
+def _available(host: str, port: int) -> bool:
+    """Whether this machine has the address; raises where somebody listens on it already."""
+    try:
+        _alone(host, port).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise taken(port) from None
+        return False
+    return True
+
+
+def _alone(host: str, port: int) -> socket.socket:
+    """Listens where nobody else does, whatever the others allow; connections of former servers may linger there."""
+    bare = host.strip("[]")
+    one = socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((bare, port))
+        one.listen(1)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+class Reservation:
+    """A port that is held for workers, on all the hosts that this machine has: `addresses`. Linux alone.
+
+    Servers that ask for SO_REUSEPORT may share it, if they are of the same account; all others find it taken, also
+    while no worker listens. The kernel tells no worker from a stranger of its account that asks for the same.
+    """
+
+    def __init__(self, hosts: Sequence[str], port: int) -> None:
+        self._held: list[socket.socket] = []
+        self.addresses = tuple(listened(hosts, port, self._hold))
+
+    def _hold(self, host: str, port: int) -> int:
+        port = port or _free_port(host)
+        try:
+            held = _alone(host, port)
+        except OSError:
+            raise taken(port) from None
+        # taken as its only listener, so that of two supervisors one has it. From here on it takes no connections, and
+        # is shared; and without SO_REUSEADDR again, or others could bind beside it while nobody listens
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.shutdown(socket.SHUT_RDWR)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        self._held.append(held)
+        return port
+
+    def __enter__(self) -> "Reservation":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for each in self._held:
+            each.close()
+
+
+def _free_port(host: str) -> int:
+    """Chosen by the kernel, but to be asked for by number: only then does a socket that stops listening keep it."""
+    with _alone(host, 0) as one:
+        return int(one.getsockname()[1])
