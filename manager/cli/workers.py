@@ -69,11 +69,15 @@ def launched(settings: Settings, addresses: tuple[str, ...], instance: str, numb
 
 @dataclass(slots=True)
 class Worker:
-    """A running process, and whether it serves already."""
+    """A running process, and since when it serves, by the loop's clock."""
 
     process: asyncio.subprocess.Process
-    since: float
-    serves: bool = False
+    since: float | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it has come so far."""
+        return self.since is not None
 
     def release(self) -> None:
         """Has it drain; one that has not served yet has nothing to drain."""
@@ -144,7 +148,7 @@ class Workers:
 
     async def _keep(self, number: int) -> None:
         """Has one worker run, again and again, until all stop or this one was drained as an instance."""
-        pause = FIRST_PAUSE
+        pause = 0.0
         while not self._stop.is_set():
             worker, code = await self._run(number)
             self._settled[number].set()
@@ -155,7 +159,7 @@ class Workers:
                 log.warning("worker %d was drained and stays away; %d serve", number, len(self.running))
                 return
             self._count(worker, code)
-            pause = FIRST_PAUSE if _steady(worker) else min(2 * pause, LONGEST_PAUSE)
+            pause = FIRST_PAUSE if _steady(worker) or not pause else min(2 * pause, LONGEST_PAUSE)
             if not self._stop.is_set():
                 log.warning("worker %d %s; it is started anew in %.1f s", number, _ended(worker, code), pause)
             with suppress(TimeoutError):
@@ -171,7 +175,7 @@ class Workers:
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C at the terminal is for its supervisor alone
         )
-        worker = self.running[number] = Worker(process, asyncio.get_running_loop().time())
+        worker = self.running[number] = Worker(process)
         if self._stop.is_set():  # it came between
             worker.release()
         try:
@@ -186,7 +190,8 @@ class Workers:
             del self.running[number]
 
     def _serves(self, number: int, worker: Worker) -> None:
-        worker.serves = self._served = True
+        worker.since = asyncio.get_running_loop().time()
+        self._served = True
         self._fruitless = 0
         self._settled[number].set()
 
@@ -201,7 +206,7 @@ class Workers:
 
 
 def _steady(worker: Worker) -> bool:
-    return asyncio.get_running_loop().time() - worker.since > STEADY
+    return worker.since is not None and asyncio.get_running_loop().time() - worker.since > STEADY
 
 
 def _ended(worker: Worker, code: int) -> str:
