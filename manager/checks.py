@@ -27,6 +27,7 @@ class Checks:
     def __init__(
         self, session: Session, *, linger: timedelta, size: int, queue: int, patience: timedelta | None = None
     ) -> None:
+        self.stopping = asyncio.Event()  # streams of checks are to end, since they would outlast any drain
         self._session = session
         self._heartbeats = Heartbeats(session)
         self.lane: Lane[InstanceId, Outcome | None] = Lane(

@@ -85,6 +85,7 @@ async def _serve(
             return await _until(stop, presence)
         finally:
             rooms.streams.feed.close()  # which ends the subscriptions: they would outlast any drain
+            rooms.checks.stopping.set()
             await listener.stop(settings.drain)
             for pulse in pulses:
                 pulse.cancel()

@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from manager import __version__
+from manager.cli.exits import Exit
 from manager.domain.refusals import Refusal
 from manager.pb.version import PROTO_VERSION
 from manager.settings import Settings
@@ -78,6 +79,8 @@ def carried_out(work: Coroutine[Any, Any, T]) -> T:
 
     try:
         return asyncio.run(work)
+    except asyncio.CancelledError:  # asked to stop at once
+        raise typer.Exit(Exit.FAILED) from None
     except Exception as error:
         refusal = refusal_of(error)
         if refusal is None:

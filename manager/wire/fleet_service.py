@@ -41,7 +41,7 @@ class FleetService(grpc_pb.FleetServiceServicer):
     async def HealthChecks(
         self, request_iterator: AsyncIterator[pb.HealthCheckBatch], context: Context
     ) -> AsyncIterator[pb.HealthCheckOutcomes]:
-        async for batch in request_iterator:
+        async for batch in batches.until(self._checks.stopping, request_iterator):
             ids = batches.read("instance_ids", batch.instance_ids, _instance_id)
             yield batches.checked(await batches.carried(ids, self._checks.submit_many))
 

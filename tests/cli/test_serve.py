@@ -1,10 +1,24 @@
 """`imctl migrate` and `imctl serve` on a database of somebody's own."""
 
-import asyncpg
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import Any
 
+import asyncpg
+import grpc
+import pytest
+from grpc import aio
+
+from manager.pb.fleet_pb2 import HealthCheckBatch
+from manager.pb.fleet_pb2_grpc import FleetServiceStub
 from manager.repository.migrations import newest
-from tests.conftest import PASSWORD, _recreate, at
+from tests.conftest import PASSWORD, Database, _recreate, at
 from tests.processes import imctl, started
+from tests.wire.caller import VERSION
+
+SERVE = ("serve", "--port", "0", "--bind", "127.0.0.1")
 
 
 async def test_a_schema_is_refused_before_it_was_migrated_and_served_afterwards(cluster: str) -> None:
@@ -29,3 +43,45 @@ async def test_a_schema_is_refused_before_it_was_migrated_and_served_afterwards(
     refused = await imctl("serve", "--port", "0", DATABASE_URL=server)
     assert "serves releases from 99.0.0 on" in refused.err
     await connection.close()
+
+
+async def silent() -> AsyncIterator[HealthCheckBatch]:
+    """What a client sends that has nothing to say for now."""
+    yield HealthCheckBatch()
+    await asyncio.Event().wait()
+
+
+async def test_a_stream_of_checks_is_sent_elsewhere_when_the_server_stops_and_holds_up_no_drain(
+    database: Database,
+) -> None:
+    async with started(*SERVE, DATABASE_URL=database.url, IM_DRAIN="30") as running:
+        async with aio.insecure_channel(running.address) as channel:
+            answers = FleetServiceStub(channel).HealthChecks(silent(), metadata=VERSION)
+            assert await answers.read() is not aio.EOF
+            begun = monotonic()
+            running.process.send_signal(signal.SIGTERM)
+            with pytest.raises(aio.AioRpcError) as ended:
+                await answers.read()
+            assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await running.process.wait() == 0
+        assert monotonic() - begun < 15
+
+
+async def asks_nothing() -> AsyncIterator[bytes]:
+    """One question about the services, and silence."""
+    yield b"\x3a\x00"
+    await asyncio.Event().wait()
+
+
+async def test_a_second_signal_stops_at_once_and_quietly(database: Database) -> None:
+    async with started(*SERVE, DATABASE_URL=database.url, IM_DRAIN="30") as running:
+        async with aio.insecure_channel(running.address) as channel:
+            # which nobody ends for a drain
+            ask: Any = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+            assert await ask(asks_nothing(), metadata=VERSION).read()
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.stderr
+            assert b"draining" in await running.process.stderr.readuntil(b"once more to stop at once\n")
+            ended = await running.stop(signal.SIGTERM)
+        assert ended.code == 1
+        assert "Traceback" not in ended.err
