@@ -5,7 +5,9 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,15 +52,49 @@ def compiled() -> Path:
 
 async def load(target: str, path: str, messages: Iterable[bytes], **options: object) -> Loaded:
     """Sends each message once, or as the options of load.cpp say; raises where the client itself failed."""
+    with framed(messages) as file:
+        process = await _begun(target, path, file, options)
+        return await _ended(process)
+
+
+@asynccontextmanager
+async def watching(
+    target: str, path: str, request: bytes, **options: object
+) -> AsyncIterator[Callable[[], Awaitable[Loaded]]]:
+    """Subscribers, once all are connected. What is yielded waits until each has as many events as `until` says."""
+    with framed([request]) as file:
+        process = await _begun(target, path, file, {"mode": "watch", "loop": True, **options})
+        try:
+            assert process.stdout
+            async with asyncio.timeout(60):
+                if await process.stdout.readline() != b"ready\n":
+                    raise RuntimeError("the subscribers did not get through")
+            yield lambda: _ended(process)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+
+
+@contextmanager
+def framed(messages: Iterable[bytes]) -> Iterator[str]:
+    """A file of them as gRPC frames them; its path."""
     with tempfile.NamedTemporaryFile() as file:
         for each in messages:
             file.write(b"\0" + len(each).to_bytes(4) + each)
         file.flush()
-        words = ["--target", target, "--path", path, "--messages", file.name]
-        for name, value in options.items():
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        process = await asyncio.create_subprocess_exec(compiled(), *words, stdout=asyncio.subprocess.PIPE)
-        out, _ = await process.communicate()
+        yield file.name
+
+
+async def _begun(target: str, path: str, file: str, options: Mapping[str, object]) -> Process:
+    words = ["--target", target, "--path", path, "--messages", file]
+    for name, value in options.items():
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return await asyncio.create_subprocess_exec(compiled(), *words, stdout=asyncio.subprocess.PIPE)
+
+
+async def _ended(process: Process) -> Loaded:
+    out, _ = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"the load client ended with {process.returncode}")
     return Loaded(**json.loads(out.splitlines()[-1]))

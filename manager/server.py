@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from manager import __version__
 from manager.admission import Admission
@@ -18,6 +19,7 @@ from manager.domain.preservation import Limits
 from manager.feed import Feed
 from manager.ids import new_id
 from manager.presence import Presence, Supervisor
+from manager.reads import Reads
 from manager.reaper import reap
 from manager.repository.database import Database, Readers
 from manager.repository.doorbell import Doorbell
@@ -33,6 +35,16 @@ from manager.wire.listener import Listener, Rooms
 from manager.wire.subscribing import Streams
 
 log = logging.getLogger(__name__)
+
+
+class Served(Protocol):
+    """What serves until it is closed and empty."""
+
+    async def serve(self) -> None:
+        """Returns when nothing is left."""
+
+    def close(self) -> None:
+        """Takes nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,7 @@ async def _serve(
     listener = Listener(rooms, settings.subscriber_patience, shared=supervisor is not None)
     addresses = await listener.start(settings.bind, settings.port)
     presence = _presence(settings, rooms, supervisor)
-    lanes = (rooms.turns.lane, rooms.checks.lane, rooms.samples)
+    lanes: Sequence[Served] = (rooms.turns.lane, rooms.checks.lane, rooms.samples, *rooms.reads.lanes())
     async with asyncio.TaskGroup() as workers:
         for each in (*lanes, rooms.streams.feed):
             workers.create_task(each.serve())
@@ -182,6 +194,9 @@ def _rooms(settings: Settings, database: Database) -> Rooms:
             size=settings.check_size,
             queue=settings.check_queue,
             patience=settings.check_patience,
+        ),
+        reads=Reads(
+            database.readers, size=settings.read_size, queue=settings.read_queue, patience=settings.check_patience
         ),
         samples=Samples(database.samples, buffer=settings.sample_buffer, interval=settings.flush_interval),
         readers=database.readers,

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     check_size: int = Field(default=5_000, ge=1)
     check_patience: Seconds = Field(default=3 * S, ge=S / 10, le=60 * S)
 
+    read_queue: int = Field(default=20_000, ge=1)
+    read_size: int = Field(default=1_000, ge=1)
+
     # what is kept, and how it gets there
     sample_buffer: int = Field(default=100_000, ge=1)
     flush_interval: Seconds = Field(default=S / 2, ge=S / 100, le=S)

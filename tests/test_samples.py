@@ -60,11 +60,11 @@ async def test_each_kind_is_stored_and_its_latest_read(fleet: Fleet) -> None:
         for each in sent:
             samples.post(each)
     async with fleet.connections.readers.use() as connection:
-        assert await latest(connection, SystemSample, one) == [sent[0]]
-        assert await latest(connection, ProxySample, one) == [sent[1]]
-        assert await latest(connection, GpuSample, one) == [sent[3], sent[2]]
-        assert await latest(connection, LlmSample, one) == [sent[4]]
-        assert await latest(connection, LlmSample, new_id()) == []
+        assert await latest(connection, [one], SystemSample) == {one: [sent[0]]}
+        assert await latest(connection, [one], ProxySample) == {one: [sent[1]]}
+        assert await latest(connection, [one], GpuSample) == {one: [sent[3], sent[2]]}
+        assert await latest(connection, [one], LlmSample) == {one: [sent[4]]}
+        assert await latest(connection, [new_id()], LlmSample) == {}
     for table in ("system_metrics", "proxy_metrics", "llm_metrics"):
         assert await fleet.value(f"select count(*) from {table}") == 1
     assert await fleet.value("select count(*) from gpu_metrics") == 2
@@ -80,7 +80,7 @@ async def test_arrival_orders_them_whatever_the_client_measured(fleet: Fleet) ->
     assert [row["used_memory_bytes"] for row in rows] == list(range(500))
     assert len({row["at"] for row in rows}) == 500
     async with fleet.connections.readers.use() as connection:
-        assert [each.used_memory_bytes for each in await latest(connection, SystemSample, one)] == [499]
+        assert [each.used_memory_bytes for each in (await latest(connection, [one], SystemSample))[one]] == [499]
 
 
 async def test_an_earlier_arrival_does_not_replace_the_latest(fleet: Fleet) -> None:
@@ -90,7 +90,7 @@ async def test_an_earlier_arrival_does_not_replace_the_latest(fleet: Fleet) -> N
         await store(connection, [system(one, 1)])
         await fleet.sql.execute("update latest_system_metrics set at = at + interval '1 minute'")
         await store(connection, [system(one, 2)])
-        assert await latest(connection, SystemSample, one) == [system(one, 1)]
+        assert await latest(connection, [one], SystemSample) == {one: [system(one, 1)]}
         await connection.rollback()
     assert await fleet.value("select count(*) from system_metrics") == 2
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
-from grpc.aio import AioRpcError
+from grpc.aio import AioRpcError, Metadata
 
+from manager.pb.fleet_pb2 import Failure
 from manager.pb.instance_manager_pb2 import Bool, Reason
 
 DETAILS = "grpc-status-details-bin"
@@ -109,6 +111,7 @@ ERROR_OF: dict[grpc.StatusCode, type[ManagerError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
 }
+CODE_OF = {code.value[0]: code for code in grpc.StatusCode}
 PRECONDITION_OF: dict[str, type[PreconditionError]] = {
     "PROTO_VERSION": ProtoVersionError,
     "EPOCH_CHANGED": EpochChangedError,
@@ -123,6 +126,39 @@ def typed(error: AioRpcError) -> ManagerError:
     if kind is PreconditionError:
         kind = PRECONDITION_OF.get(reason_in(list(details_of(error))), PreconditionError)
     return kind(error)
+
+
+def of_item(failure: Failure) -> ManagerError:
+    """The error that the single call would have ended in, for one item of a batch."""
+    details: list[Message] = []
+    if failure.reason:
+        details.append(error_details_pb2.ErrorInfo(reason=failure.reason))
+    if failure.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=failure.field, description=failure.message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if failure.retry_after_ms:
+        pause = Duration()
+        pause.FromMilliseconds(failure.retry_after_ms)
+        details.append(error_details_pb2.RetryInfo(retry_delay=pause))
+    status = status_pb2.Status(code=failure.code, message=failure.message)
+    for each in details:
+        status.details.add().Pack(each)
+    return typed(_error(CODE_OF.get(failure.code, grpc.StatusCode.UNKNOWN), failure.message, status))
+
+
+def broken_off(message: str) -> ManagerError:
+    """A stream came to an end that is none."""
+    return typed(_error(grpc.StatusCode.UNAVAILABLE, message))
+
+
+def unanswered(message: str) -> ManagerError:
+    """The client's own time for a call is over."""
+    return typed(_error(grpc.StatusCode.DEADLINE_EXCEEDED, message))
+
+
+def _error(code: grpc.StatusCode, message: str, status: status_pb2.Status | None = None) -> AioRpcError:
+    trailers = Metadata((DETAILS, status.SerializeToString())) if status else Metadata()
+    return AioRpcError(code, Metadata(), trailers, message)
 
 
 def details_of(error: AioRpcError) -> Iterator[Message]:

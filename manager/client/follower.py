@@ -17,7 +17,8 @@ from manager.client.errors import (
 )
 from manager.client.fleet_state import FleetState
 from manager.client.pace import now
-from manager.pb.instance_manager_pb2 import BOOKMARK, SYNCED, InstanceUpdate, SubscribeRequest
+from manager.pb.fleet_pb2 import InstanceUpdates
+from manager.pb.instance_manager_pb2 import BOOKMARK, SYNCED, SubscribeRequest
 
 SILENCE = 15.0
 RETRY_BASE = 0.25
@@ -84,23 +85,24 @@ class Follower:
         if not resumed:
             self.state.restart()
         # the first try says at once when no manager is there; the others go on as soon as one is
-        call = self._client.subscribe.SubscribeToInstanceUpdates(self._request(), wait_for_ready=self._failures > 0)
-        updates = aiter(call)
+        call = self._client.fleet.WatchInstances(self._request(), wait_for_ready=self._failures > 0)
+        messages = aiter(call)
         first = True
         try:
-            while (update := await self._next(updates)) is not None:
-                # one at the very beginning speaks of the place resumed from, not of all that came since
-                if update.event_type == SYNCED or (update.event_type == BOOKMARK and not (resumed and first)):
-                    self.current_at = now()
-                first, self._failures, self.trouble = False, 0, None
-                self._hear(self.state.apply(update))
+            while (message := await self._next(messages)) is not None:
+                for update in message.updates:
+                    # one at the very beginning speaks of the place resumed from, not of all that came since
+                    if update.event_type == SYNCED or (update.event_type == BOOKMARK and not (resumed and first)):
+                        self.current_at = now()
+                    first, self._failures, self.trouble = False, 0, None
+                    self._hear(self.state.apply(update))
         finally:
             call.cancel()
         self._note(BrokenError("the stream ended"))
 
-    async def _next(self, updates: AsyncIterator[InstanceUpdate]) -> InstanceUpdate | None:
+    async def _next(self, messages: AsyncIterator[InstanceUpdates]) -> InstanceUpdates | None:
         async with asyncio.timeout(self._silence):
-            return await anext(updates, None)
+            return await anext(messages, None)
 
     def _request(self) -> SubscribeRequest:
         request = SubscribeRequest(send_bookmarks=True)

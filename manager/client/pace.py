@@ -8,6 +8,7 @@ CALL_DEADLINE = 10.0
 CLOCK = time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC
 RETRY_BASE = 0.5
 RETRY_CAP = 10.0
+BRIDGE_BASE = 0.1
 
 
 def now() -> float:
@@ -22,6 +23,11 @@ def retry_delay(failures: int, timeout: float, draw: float, asked: float | None 
     """
     bound = min(RETRY_BASE * 2.0 ** min(failures - 1, 10), RETRY_CAP, timeout / 3)
     return min(max(bound * draw, asked or 0.0), timeout / 3)
+
+
+def bridge_delay(tries: int, draw: float) -> float:
+    """The time to the next manager after so many tries of one check (from 1), before anybody is told: full jitter."""
+    return float(BRIDGE_BASE * 3.0 ** min(tries - 1, 3) * draw)
 
 
 @dataclass(frozen=True, slots=True)

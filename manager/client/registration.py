@@ -1,18 +1,15 @@
 """What an instance has told the manager of itself, kept so that it can be told again after a loss of data."""
 
 from manager.client.connection import Client
-from manager.client.errors import RefusedError, UnavailableError
+from manager.client.errors import RefusedError
 from manager.pb.instance_manager_pb2 import (
     REASON_ID_TAKEN,
     AddChildRequest,
     AddServiceRequest,
     Bool,
     InstanceDescription,
-    InstanceRequest,
     Service,
 )
-
-NEXT_CHECK = "next_check_ms"
 
 
 class Registration:
@@ -35,15 +32,8 @@ class Registration:
 
     async def check(self, deadline: float) -> tuple[Bool, float | None]:
         """One health check: the answer, and in how many seconds the manager wants the next one, where it says so."""
-        calls = self.lifeline.calls
-        call = calls.TryHealthCheck(InstanceRequest(instance_id=self.description.instance_id), timeout=deadline)
-        try:
-            answer = await call
-        except UnavailableError as error:
-            self.lifeline.failed(calls, error)
-            raise
-        told = next((value for key, value in await call.trailing_metadata() if key == NEXT_CHECK), None)
-        return answer, int(told) / 1000 if told else None
+        outcome = await self.lifeline.check(self.description.instance_id, deadline)
+        return outcome.answer, outcome.next_check_ms / 1000 or None
 
     async def add_service(self, service: Service) -> None:
         """Adds one more service. Raises RefusedError."""

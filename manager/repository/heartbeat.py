@@ -122,16 +122,18 @@ async def _record(connection: AsyncConnection, ids: Sequence[InstanceId], moment
     return {each for each in ids if not rows.get(each)}
 
 
-CHECK = text("""
-select l.last_seen, greatest(l.due_at, l.forgiven_until) as deadline, not l.stale as healthy
-from instance i join lease l on l.instance_id = i.id where i.id = :id and i.died_revision is null
+CHECKS = text("""
+select i.id, l.last_seen, greatest(l.due_at, l.forgiven_until) as deadline, not l.stale as healthy
+from unnest(cast(:ids as uuid[])) u(id)
+cross join lateral (select id from instance where id = u.id and died_revision is null offset 0) i
+cross join lateral (select * from lease where instance_id = u.id offset 0) l
 """)
 
 
-async def check(connection: AsyncConnection, instance_id: InstanceId) -> Check | None:
-    """The last health check of a living instance; None for the dead and the unknown."""
-    row = (await connection.execute(CHECK, {"id": instance_id})).one_or_none()
-    return None if row is None else Check(**row._mapping)
+async def checks(connection: AsyncConnection, ids: Sequence[InstanceId]) -> dict[InstanceId, Check]:
+    """The last health checks of the living among `ids`."""
+    rows = await connection.execute(CHECKS, {"ids": ids})
+    return {row.id: Check(row.last_seen, row.deadline, row.healthy) for row in rows}
 
 
 MISSING = text("""

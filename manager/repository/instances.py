@@ -1,6 +1,6 @@
 """Rows to instances, and what a turn must know of those that it touches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,13 +62,13 @@ async def with_status(connection: AsyncConnection, known: Known) -> Known:
 
 
 FIND = text("""
-with found as materialized (select * from instance_whole where id = :id and died_revision is null)
-select found.*, l.last_seen, coalesce(l.stale, false) as stale
-from found left join (select * from lease where instance_id = :id) l on l.instance_id = found.id
+select w.*, l.last_seen, coalesce(l.stale, false) as stale
+from unnest(cast(:ids as uuid[])) u(id)
+cross join lateral (select * from instance_whole i where i.id = u.id and i.died_revision is null offset 0) w
+left join lateral (select last_seen, stale from lease where instance_id = u.id offset 0) l on true
 """)
 
 
-async def find(connection: AsyncConnection, instance_id: InstanceId) -> Instance | None:
-    """A living instance, with its status and last health check; None for the dead and the unknown."""
-    row = (await connection.execute(FIND, {"id": instance_id})).one_or_none()
-    return None if row is None else instance_of(row)
+async def find(connection: AsyncConnection, ids: Sequence[InstanceId]) -> Known:
+    """The living among `ids`, with their status and last health check."""
+    return {row.id: instance_of(row) for row in await connection.execute(FIND, {"ids": ids})}

@@ -108,26 +108,29 @@ async def _store(connection: AsyncConnection, kind: type[Any], arrivals: Sequenc
 READ: dict[type[Any], TextClause] = {
     SystemSample: text("""
 select instance_id, measured_at, used_memory_bytes, total_memory_bytes
-from latest_system_metrics where instance_id = :id
+from latest_system_metrics where instance_id = any(:ids)
 """),
     ProxySample: text("""
 select instance_id, measured_at, active_connections, total_connections, bytes_sent, bytes_received
-from latest_proxy_metrics where instance_id = :id
+from latest_proxy_metrics where instance_id = any(:ids)
 """),
     GpuSample: text("""
 select instance_id, measured_at, gpu_index, used_memory_bytes, total_memory_bytes, utilization_percent
-from latest_gpu_metrics where instance_id = :id order by gpu_index
+from latest_gpu_metrics where instance_id = any(:ids) order by instance_id, gpu_index
 """),
     LlmSample: text("""
 select instance_id, measured_at, request_count, tokens_received, tokens_sent
-from latest_llm_metrics where instance_id = :id
+from latest_llm_metrics where instance_id = any(:ids)
 """),
 }
 
 
-async def latest(connection: AsyncConnection, kind: type[S], instance_id: InstanceId) -> list[S]:
-    """The latest sample of that kind; several for an instance with several GPUs, ordered; none before the first."""
-    return [kind(**row._mapping) for row in await connection.execute(READ[kind], {"id": instance_id})]
+async def latest(connection: AsyncConnection, ids: Sequence[InstanceId], kind: type[S]) -> dict[InstanceId, list[S]]:
+    """The latest samples of that kind, by instance: one, or for an instance with several GPUs one of each, ordered."""
+    found: dict[InstanceId, list[S]] = {}
+    for row in await connection.execute(READ[kind], {"ids": ids}):
+        found.setdefault(row.instance_id, []).append(kind(**row._mapping))
+    return found
 
 
 # What the dead left behind, so many at a time; nobody posts for them any more.

@@ -11,9 +11,9 @@ from manager.domain.metrics import GpuSample, LlmSample, ProxySample, SystemSamp
 from manager.domain.refusals import EpochChanged, Exhausted, NotFound
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import instance_manager_pb2_grpc as grpc_pb
-from manager.repository import heartbeat, history, listing, metrics
+from manager.reads import Reads
+from manager.repository import history, listing
 from manager.repository.database import Readers
-from manager.repository.instances import find
 from manager.wire import decode, encode
 
 Context = aio.ServicerContext[Any, Any]
@@ -25,7 +25,8 @@ S = TypeVar("S", ProxySample, SystemSample, GpuSample, LlmSample)
 class GetService(grpc_pb.GetServiceServicer):
     """Reads on connections of their own; each answer is of one snapshot."""
 
-    def __init__(self, readers: Readers) -> None:
+    def __init__(self, reads: Reads, readers: Readers) -> None:
+        self._reads = reads
         self._readers = readers
 
     async def GetAllInstances(self, request: pb.InstanceFilter, context: Context) -> pb.InstanceList:
@@ -44,16 +45,14 @@ class GetService(grpc_pb.GetServiceServicer):
         child = await self._living(request)
         if child.parent is None:
             return pb.OptionalInstance()
-        async with self._readers.use() as connection:
-            parent = await find(connection, child.parent)
+        parent = await self._reads.instance.of(child.parent)
         if parent is None or parent.status is Status.STALE:
             return pb.OptionalInstance()
         return pb.OptionalInstance(instance=encode.instance(parent))
 
     async def GetHealthCheck(self, request: pb.InstanceRequest, context: Context) -> pb.HealthCheck:
         wanted = decode.instance_id("instance_id", request.instance_id)
-        async with self._readers.use() as connection:
-            check = await heartbeat.check(connection, wanted)
+        check = await self._reads.check.of(wanted)
         if check is None or not check.healthy:
             raise absent(wanted)
         return encode.check(check)
@@ -72,8 +71,7 @@ class GetService(grpc_pb.GetServiceServicer):
 
     async def _living(self, request: pb.InstanceRequest) -> Instance:
         wanted = decode.instance_id("instance_id", request.instance_id)
-        async with self._readers.use() as connection:
-            instance = await find(connection, wanted)
+        instance = await self._reads.instance.of(wanted)
         if instance is None or instance.status is Status.STALE:
             raise absent(wanted)
         return instance
@@ -81,8 +79,7 @@ class GetService(grpc_pb.GetServiceServicer):
     async def _latest(self, kind: type[S], request: pb.InstanceRequest) -> list[S]:
         """At least one sample."""
         instance = await self._living(request)
-        async with self._readers.use() as connection:
-            samples = await metrics.latest(connection, kind, instance.id)
+        samples = await self._reads.latest(kind, instance.id)
         if not samples:
             raise NotFound(f"instance {instance.id} has posted no such metrics yet")
         return samples

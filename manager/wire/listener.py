@@ -19,6 +19,7 @@ from manager.pb import (
     stats_service_pb2,
     stats_service_pb2_grpc,
 )
+from manager.reads import Reads
 from manager.repository.database import Readers
 from manager.samples import Samples
 from manager.turns import Turns
@@ -53,6 +54,7 @@ class Rooms:
 
     turns: Turns
     checks: Checks
+    reads: Reads
     samples: Samples
     readers: Readers
     streams: Streams
@@ -106,7 +108,7 @@ class Listener:
 def _register(server: aio.Server, rooms: Rooms) -> list[str]:
     subscribing = Subscribing(rooms.streams)
     instance_manager_pb2_grpc.add_TryServiceServicer_to_server(TryService(rooms.turns, rooms.checks), server)
-    instance_manager_pb2_grpc.add_GetServiceServicer_to_server(GetService(rooms.readers), server)
+    instance_manager_pb2_grpc.add_GetServiceServicer_to_server(GetService(rooms.reads, rooms.readers), server)
     instance_manager_pb2_grpc.add_PostServiceServicer_to_server(PostService(rooms.samples), server)
     instance_manager_pb2_grpc.add_SubscribeServiceServicer_to_server(SubscribeService(subscribing), server)
     stats_service_pb2_grpc.add_StatsServiceServicer_to_server(StatsService(rooms.readers), server)

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from manager.pb import fleet_pb2 as fleet
 from manager.pb import instance_manager_pb2 as im
 from manager.pb import instance_manager_pb2_grpc as services
 
@@ -81,6 +82,8 @@ class StandIn:
         self.metadata: list[dict[str, Any]] = []
         self.time_left: list[float] = []
         self.heard = asyncio.Event()
+        self.streams = 0  # of health checks, that were begun
+        self.batches: list[int] = []  # how many checks came in each message
         self._always: dict[str, Reply] = {}
         self._once: dict[str, deque[Reply]] = defaultdict(deque)
 
@@ -156,6 +159,73 @@ def handler(standin: StandIn, method: Any) -> Any:
     return grpc.unary_unary_rpc_method_handler(call, request.FromString, lambda reply: reply.SerializeToString())
 
 
+class Batches:
+    """Every item answered as its single call would be, at once; and the fleet's own subscription."""
+
+    def __init__(self, standin: StandIn) -> None:
+        self.standin = standin
+
+    async def HealthChecks(self, requests: Any, context: Any) -> AsyncIterator[fleet.HealthCheckOutcomes]:
+        """Of each instance as TryHealthCheck."""
+        self.standin.streams += 1
+        async for batch in requests:
+            self.standin.batches.append(len(batch.instance_ids))
+            checks = (self.outcome(im.InstanceRequest(instance_id=each), context) for each in batch.instance_ids)
+            yield fleet.HealthCheckOutcomes(outcomes=await asyncio.gather(*checks))
+
+    async def outcome(self, request: Any, context: Any) -> fleet.HealthCheckOutcome:
+        """Of one."""
+        try:
+            return fleet.HealthCheckOutcome(answer=await self.standin.answer("TryHealthCheck", request, Item(context)))
+        except ItemError as error:
+            return fleet.HealthCheckOutcome(failure=error.failure)
+
+    async def WatchInstances(self, request: Any, context: Any) -> AsyncIterator[fleet.InstanceUpdates]:
+        """One message, as the test chose."""
+        yield await self.standin.answer("WatchInstances", request, context)
+
+
+def batches(standin: StandIn) -> grpc.GenericRpcHandler:
+    """The two streams of FleetService that the client has."""
+    asked = Batches(standin)
+    kinds: dict[str, Any] = {
+        "HealthChecks": grpc.stream_stream_rpc_method_handler(
+            asked.HealthChecks, fleet.HealthCheckBatch.FromString, fleet.HealthCheckOutcomes.SerializeToString
+        ),
+        "WatchInstances": grpc.unary_stream_rpc_method_handler(
+            asked.WatchInstances, im.SubscribeRequest.FromString, fleet.InstanceUpdates.SerializeToString
+        ),
+    }
+    return grpc.method_handlers_generic_handler("instance_manager.FleetService", kinds)
+
+
+class ItemError(Exception):
+    """One item of a batch failed."""
+
+    def __init__(self, failure: fleet.Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Item:
+    """The context of one item."""
+
+    def __init__(self, context: Any) -> None:
+        self.invocation_metadata = context.invocation_metadata
+        self.time_remaining = context.time_remaining
+
+    async def abort(self, code: grpc.StatusCode, message: str, trailers: Any) -> None:
+        """As a call ends, this item does."""
+        failure = fleet.Failure(code=code.value[0], message=message)
+        for packed in status_pb2.Status.FromString(trailers[0][1]).details:
+            info, pause = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            if packed.Unpack(info):
+                failure.reason = info.reason
+            if packed.Unpack(pause):
+                failure.retry_after_ms = pause.retry_delay.ToMilliseconds()
+        raise ItemError(failure)
+
+
 class Subscription(services.SubscribeServiceServicer):
     """One event, then the end that the test chose."""
 
@@ -175,6 +245,7 @@ async def standing_in(port: int = 0) -> AsyncIterator[StandIn]:
     server = aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers(handlers(standin))
     services.add_SubscribeServiceServicer_to_server(Subscription(standin), server)
+    server.add_generic_rpc_handlers([batches(standin)])
     standin.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     await server.start()
     try:

@@ -10,7 +10,7 @@ import asyncpg
 from manager.domain.calls import Checked, Kill, Outcome, Reason
 from manager.domain.instance import InstanceId
 from manager.presence import new_id
-from manager.repository.heartbeat import Heartbeats, Moment, check, mend
+from manager.repository.heartbeat import Heartbeats, Moment, checks, mend
 from tests.conftest import Database
 from tests.fleet import Fleet, S
 
@@ -194,18 +194,18 @@ async def test_all_updates_of_heartbeats_stay_on_their_page(fleet: Fleet) -> Non
 async def test_get_health_check_tells_when_the_deadline_is(fleet: Fleet) -> None:
     one = await fleet.add(timeout=100 * S)
     async with fleet.connections.readers.use() as connection:
-        found = await check(connection, one)
+        found = (await checks(connection, [one])).get(one)
         assert found is not None
         assert found.healthy
         assert found.deadline == found.last_seen + 110 * S
         await fleet.silence(111, one)
         await fleet.ticked(0)
-        found = await check(connection, one)
+        found = (await checks(connection, [one])).get(one)
         assert found is not None
         assert not found.healthy
         await fleet.kill(one)
-        assert await check(connection, one) is None
-        assert await check(connection, new_id()) is None
+        assert (await checks(connection, [one])).get(one) is None
+        assert await checks(connection, [new_id()]) == {}
 
 
 async def test_mending_gives_the_living_their_rows_and_takes_those_of_the_dead(fleet: Fleet) -> None:

@@ -202,9 +202,8 @@ async def test_while_nobody_ticks_nobody_becomes_stale(fleet: Fleet) -> None:
     await fleet.ticked(80)
     assert await fleet.value("select count(*) from live_instance") == 1
     async with fleet.connections.readers.use() as connection:
-        found = await find(connection, one)
-    assert found is not None
-    assert found.status is Status.HEALTHY
+        found = await find(connection, [one])
+    assert found[one].status is Status.HEALTHY
 
 
 async def test_an_instance_with_a_long_timeout_has_all_of_it_again_after_an_outage(fleet: Fleet) -> None:

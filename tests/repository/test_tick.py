@@ -11,7 +11,7 @@ from manager.domain.grace import Patience
 from manager.domain.instance import Cause, InstanceType
 from manager.presence import new_id
 from manager.repository import preservation
-from manager.repository.heartbeat import check
+from manager.repository.heartbeat import checks
 from manager.repository.instances import find
 from manager.repository.tick import DUE_OF_GROUP
 from manager.repository.turn import Turn
@@ -152,8 +152,7 @@ async def test_after_a_gap_those_alive_at_the_last_tick_before_it_are_forgiven(f
     assert await fleet.living() == {one}
     assert await fleet.told("STALE") == []
     async with fleet.connections.readers.use() as connection:
-        found = await check(connection, one)
-        assert found is not None
+        found = (await checks(connection, [one]))[one]
         assert found.healthy
         assert 50 * S < found.deadline - await fleet.value("select clock_timestamp()") <= 60 * S
     await fleet.tick()
@@ -311,11 +310,10 @@ async def test_the_read_rule_and_the_reaper_are_one(fleet: Fleet) -> None:
         await fleet.silence(seconds, one)
         await fleet.tick(since=since)
         async with fleet.connections.readers.use() as connection:
-            found = await find(connection, one)
-        assert found is not None
+            found = await find(connection, [one])
         told = await fleet.value("select told_stale from heartbeat")
         visible = await fleet.value("select count(*) from live_instance")
-        assert (found.status.name == "STALE", visible == 0) == (told, told)
+        assert (found[one].status.name == "STALE", visible == 0) == (told, told)
     assert await fleet.living() == {one}
 
 
