@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
+from time import monotonic
 from typing import Generic, TypeVar
 
 from manager.domain.refusals import Exhausted, Refusal, Unavailable
@@ -56,8 +57,9 @@ class Queue(Generic[C, R]):
 class Lane(Generic[C, R]):
     """Collects calls and runs them in batches; each waiter gets its own answer. The urgent ones go first.
 
-    An idle lane runs at once. A busy one lingers a little, since small batches cost the database most. A batch that
-    takes longer than `patience` hangs: until it ends, its waiters and all who wait or come are told to ask elsewhere.
+    An idle lane runs at once. A busy one lingers for as long as its last batch took, `linger` at most: half of its time
+    for company, since most of what a small batch costs is the batch. One that takes longer than `patience` hangs: until
+    it ends, its waiters and all who wait or come are told to ask elsewhere.
     """
 
     def __init__(
@@ -120,9 +122,10 @@ class Lane(Generic[C, R]):
             await self._arrived.wait()
             self._arrived.clear()
             while batch := self._take():
+                begun = monotonic()
                 await self._answer(batch)
                 if self._left() and not self._closed:
-                    await asyncio.sleep(self._linger)
+                    await asyncio.sleep(min(self._linger, monotonic() - begun))
 
     def close(self) -> None:
         """Takes no more calls; those that wait are still served."""

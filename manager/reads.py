@@ -1,72 +1,82 @@
-"""Reads of single instances: those that wait together are one statement."""
+"""Reads of single instances: those that wait together are one statement a kind."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.instance import Check, Instance, InstanceId
-from manager.domain.metrics import GpuSample, LlmSample, ProxySample, Sample, SystemSample
+from manager.domain.metrics import GpuSample, LlmSample, ProxySample, SystemSample
 from manager.domain.refusals import Refusal
 from manager.lane import Lane
 from manager.repository import heartbeat, instances, metrics
-from manager.repository.database import Readers, refusal_of, why
+from manager.repository.database import Session, refusal_of, why
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 S = TypeVar("S", ProxySample, SystemSample, GpuSample, LlmSample)
-Found = Callable[[AsyncConnection, Sequence[InstanceId]], Awaitable[Mapping[InstanceId, T]]]
+Found = Callable[[AsyncConnection, Sequence[InstanceId]], Awaitable[Mapping[InstanceId, Any]]]
+
+FOUND: Mapping[type[Any], Found] = {
+    Instance: instances.find,
+    Check: heartbeat.checks,
+    **{kind: partial(metrics.latest, kind=kind) for kind in metrics.TABLE},
+}
 
 
-class Lookup(Generic[T]):
-    """One kind of read. It begins after it was asked for, so that it sees whatever was answered before."""
+class Wanted(NamedTuple):
+    """What is asked for, and of whom."""
 
-    def __init__(self, readers: Readers, found: Found[T], *, size: int, queue: int, patience: timedelta) -> None:
-        self._readers = readers
-        self._found = found
-        self.lane: Lane[InstanceId, T | None] = Lane(
-            self._run, linger=timedelta(0), size=size, queue=queue, patience=patience
-        )
-
-    async def of(self, instance_id: InstanceId) -> T | None:
-        """What there is of this one, or None."""
-        return await self.lane.submit(instance_id)
-
-    async def _run(self, ids: Sequence[InstanceId]) -> Sequence[T | Refusal | None]:
-        try:
-            async with self._readers.use() as connection:
-                found = await self._found(connection, list(dict.fromkeys(ids)))
-        except Exception as error:
-            refusal = refusal_of(error)
-            if refusal is None:
-                raise
-            log.warning("%d reads failed: %s", len(ids), why(error))
-            return [refusal] * len(ids)
-        return [found.get(each) for each in ids]
+    kind: type[Any]
+    of: InstanceId
 
 
 class Reads:
-    """Of the living: themselves, their health checks, and their latest samples."""
+    """Of the living, on a connection of their own: themselves, their health checks, their latest samples.
 
-    def __init__(self, readers: Readers, *, size: int, queue: int, patience: timedelta) -> None:
-        def lookup(found: Found[T]) -> Lookup[T]:
-            return Lookup(readers, found, size=size, queue=queue, patience=patience)
+    A read begins after it was asked for, so that it sees whatever was answered before.
+    """
 
-        self.instance: Lookup[Instance] = lookup(instances.find)
-        self.check: Lookup[Check] = lookup(heartbeat.checks)
-        self._samples: dict[type[Sample], Lookup[list[Any]]] = {
-            kind: lookup(partial(metrics.latest, kind=kind)) for kind in metrics.TABLE
-        }
+    def __init__(
+        self,
+        session: Session,
+        *,
+        linger: timedelta,
+        size: int,
+        queue: int,
+        patience: timedelta,
+        found: Mapping[type[Any], Found] = FOUND,
+    ) -> None:
+        self._session = session
+        self._found = found
+        self.lane: Lane[Wanted, Any] = Lane(self._run, linger=linger, size=size, queue=queue, patience=patience)
 
-    async def latest(self, kind: type[S], instance_id: InstanceId) -> list[S]:
+    async def instance(self, of: InstanceId) -> Instance | None:
+        """A living instance, with its status and last health check; None for the dead and the unknown."""
+        return cast(Instance | None, await self.lane.submit(Wanted(Instance, of)))
+
+    async def check(self, of: InstanceId) -> Check | None:
+        """The last health check of a living instance; None for the dead and the unknown."""
+        return cast(Check | None, await self.lane.submit(Wanted(Check, of)))
+
+    async def latest(self, kind: type[S], of: InstanceId) -> list[S]:
         """The latest sample of that kind; several for an instance with several GPUs, ordered; none before the first."""
-        return cast(list[S], await self._samples[kind].of(instance_id) or [])
+        return cast(list[S], await self.lane.submit(Wanted(kind, of)) or [])
 
-    def lanes(self) -> list[Lane[Any, Any]]:
-        """All of them, to be served and closed."""
-        lookups: tuple[Lookup[Any], ...] = (self.instance, self.check, *self._samples.values())
-        return [each.lane for each in lookups]
+    async def _run(self, wanted: Sequence[Wanted]) -> Sequence[Any]:
+        ids: dict[type[Any], dict[InstanceId, None]] = {}
+        for each in wanted:
+            ids.setdefault(each.kind, {})[each.of] = None
+        try:
+            async with self._session.use() as connection:
+                found = {kind: await self._found[kind](connection, list(of)) for kind, of in ids.items()}
+        except Exception as error:
+            refusal: Refusal | None = refusal_of(error)
+            if refusal is None:
+                raise
+            log.warning("%d reads failed: %s", len(wanted), why(error))
+            return [refusal] * len(wanted)
+        return [found[kind].get(of) for kind, of in wanted]

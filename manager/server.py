@@ -87,7 +87,7 @@ async def _serve(
     listener = Listener(rooms, settings.subscriber_patience, shared=supervisor is not None)
     addresses = await listener.start(settings.bind, settings.port)
     presence = _presence(settings, rooms, supervisor)
-    lanes: Sequence[Served] = (rooms.turns.lane, rooms.checks.lane, rooms.samples, *rooms.reads.lanes())
+    lanes: Sequence[Served] = (rooms.turns.lane, rooms.checks.lane, rooms.samples, rooms.reads.lane)
     async with asyncio.TaskGroup() as workers:
         for each in (*lanes, rooms.streams.feed):
             workers.create_task(each.serve())
@@ -196,7 +196,11 @@ def _rooms(settings: Settings, database: Database) -> Rooms:
             patience=settings.check_patience,
         ),
         reads=Reads(
-            database.readers, size=settings.read_size, queue=settings.read_queue, patience=settings.check_patience
+            database.lookups,
+            linger=settings.read_linger,
+            size=settings.read_size,
+            queue=settings.read_queue,
+            patience=settings.check_patience,
         ),
         samples=Samples(database.samples, buffer=settings.sample_buffer, interval=settings.flush_interval),
         readers=database.readers,

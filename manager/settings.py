@@ -63,8 +63,8 @@ class Settings(BaseSettings):
     preserve_calm_for: Seconds = Field(default=60 * S, ge=0 * S, le=DAY)
     preserve_stop_per_hour: Seconds = Field(default=300 * S, ge=0 * S, le=3600 * S)
 
-    # lanes: how long a busy one lingers for company, and how much may wait
-    turn_linger: Seconds = Field(default=S / 1000, ge=0 * S, le=S)
+    # lanes: how long a busy one lingers for company at most, and how much may wait
+    turn_linger: Seconds = Field(default=S / 200, ge=0 * S, le=S)
     turn_queue: int = Field(default=20_000, ge=1)
     turn_size: int = Field(default=2_000, ge=1)
     registration_rate: float = Field(default=500.0, gt=0)
@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     check_size: int = Field(default=5_000, ge=1)
     check_patience: Seconds = Field(default=3 * S, ge=S / 10, le=60 * S)
 
+    read_linger: Seconds = Field(default=S / 200, ge=0 * S, le=S)
     read_queue: int = Field(default=20_000, ge=1)
     read_size: int = Field(default=1_000, ge=1)
 

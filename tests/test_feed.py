@@ -10,11 +10,13 @@ import pytest
 
 from manager import feed as module
 from manager.domain.event import EventType, Told
-from manager.domain.filter import ResumeToken
+from manager.domain.filter import Filter, ResumeToken
 from manager.domain.instance import InstanceId
+from manager.domain.lens import Lens
 from manager.domain.refusals import EpochChanged
 from manager.feed import Feed
 from manager.repository import history
+from manager.subscription import Subscription, Update
 from tests.conftest import Database
 from tests.fleet import Fleet, fleet_of
 
@@ -77,7 +79,8 @@ async def reading(feed: Feed) -> AsyncIterator[None]:
     """The feed at work."""
     task = asyncio.create_task(feed.serve())
     try:
-        yield
+        with feed.followed():
+            yield
     finally:
         task.cancel()
 
@@ -166,3 +169,40 @@ async def test_whoever_waits_is_woken_by_what_is_read(fleet: Fleet, monkeypatch:
         async with asyncio.timeout(1):
             await waiting
         assert feed.fresh
+
+
+async def test_a_history_that_nobody_follows_is_not_read_and_the_next_follower_misses_nothing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await first(fleet)
+    monkeypatch.setattr(module, "POLL_UNHEARD", 0.01)
+    readers = fleet.connections.readers
+    feed = Feed(readers, events=100, size=10**6)
+    task = asyncio.create_task(feed.serve())
+    for _ in range(2):
+        async with readers.use() as connection:
+            place = await history.head(connection)
+        added = await fleet.chain(3)
+        feed.ring()
+        await asyncio.sleep(0.1)
+        assert feed.place is None
+        with feed.followed():
+            pages = Subscription(feed, readers, Filter(), Lens(Filter(), frozenset({EventType.ADDED})), place).pages(
+                bookmarks=False
+            )
+            seen = [each async for each in taken(pages, 3)]
+            added.append(await fleet.add())
+            seen += [each async for each in taken(pages, 1)]
+        await asyncio.sleep(0.1)
+        assert seen == added
+    feed.close()
+    await task
+
+
+async def taken(pages: AsyncIterator[list[Update]], count: int) -> AsyncIterator[InstanceId]:
+    """Whom the next so many messages are of."""
+    while count > 0:
+        for update in await anext(pages):
+            assert update.sight
+            count -= 1
+            yield update.sight.told.instance

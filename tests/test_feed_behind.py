@@ -56,7 +56,8 @@ async def test_a_long_change_is_read_from_the_table_once_for_all(fleet: Fleet, m
     monkeypatch.setattr(history, "read", counted)
     feed = Feed(fleet.connections.readers, events=100, size=2**20)  # begins at the head: they are all behind
     serving = asyncio.create_task(feed.serve())
-    counts = await asyncio.gather(*(removed(fleet, feed) for _ in range(READERS)))
+    with feed.followed():
+        counts = await asyncio.gather(*(removed(fleet, feed) for _ in range(READERS)))
     feed.close()
     await serving
     assert counts == [3_001] * READERS

@@ -30,7 +30,7 @@ SEED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a change, the `ordinal`th of its revision, from 0.
+    """One event of a change.
 
     `before` and `after` are the states of `instance`, so that a filter can judge both.
     """
@@ -46,7 +46,6 @@ class Event:
     cause: Cause | None = None
     root: InstanceId | None = None
     note: str = ""
-    ordinal: int = 0
 
 
 @dataclass(slots=True)

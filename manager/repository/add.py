@@ -11,6 +11,7 @@ from manager.domain.event import Event, EventType
 from manager.domain.instance import Instance, InstanceId
 from manager.domain.lease import Leases
 from manager.domain.refusals import ChildOfManager, Refusal
+from manager.repository.driver import rows
 from manager.repository.instances import Known, facts
 from manager.repository.turn import Turn
 
@@ -133,7 +134,8 @@ def _tell(turn: Turn, call: Registration, instance: Instance, known: Known) -> N
 async def _insert(turn: Turn, added: Sequence[tuple[Registration, Instance]]) -> None:
     instances = [instance for _, instance in added]
     offers = [(of, number, each) for of in instances for number, each in enumerate(of.services)]
-    await turn.connection.execute(
+    await rows(
+        turn.connection,
         INSERT,
         {
             "now": turn.now,

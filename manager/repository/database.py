@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from manager.domain.refusals import Exhausted, Refusal, Unavailable
+from manager.repository.driver import Row
 from manager.repository.hosts import CONNECT_TIMEOUT, Hosts
 from manager.repository.watchdog import Watchdog
 
@@ -59,6 +60,7 @@ async def connect(to: str | Hosts, *, name: str, **session: str) -> Connection:
         command_timeout=COMMAND_TIMEOUT,
         server_settings={**SESSION, "application_name": f"instance-manager {name}", **session},
         connection_class=Connection,
+        record_class=Row,
     )
     connection.hosts = hosts
     connection.add_log_listener(Connection.heed)
@@ -179,7 +181,7 @@ class Readers:
 
 
 class Database:
-    """About ten connections, each for one kind of work, so that none waits for another's."""
+    """About eleven connections, each for one kind of work, so that none waits for another's."""
 
     def __init__(self, url: str, read_connections: int) -> None:
         self.hosts = hosts = Hosts(url)
@@ -188,13 +190,14 @@ class Database:
         self.turns = Session(engine_of(hosts, name="turns", synchronous_commit="on"), watchdog)
         self.checks = Session(engine_of(hosts, name="checks", autocommit=True, synchronous_commit="off"), watchdog)
         self.samples = Session(engine_of(hosts, name="samples", synchronous_commit="off"), watchdog)
+        self.lookups = Session(engine_of(hosts, name="lookups", autocommit=True), watchdog)
         self.upkeep = Session(engine_of(hosts, name="upkeep", autocommit=True, enable_seqscan="on"), watchdog)
         reads = engine_of(hosts, name="reads", autocommit=True, connections=read_connections)
         self.readers = Readers(reads, watchdog)
 
     async def close(self) -> None:
         """Gives all connections back."""
-        for each in (self.turns, self.checks, self.samples, self.upkeep, self.readers):
+        for each in (self.turns, self.checks, self.lookups, self.samples, self.upkeep, self.readers):
             await each.close()
 
 
@@ -249,7 +252,8 @@ def why(error: BaseException) -> str:
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, (OSError, TimeoutError, PoolTimeoutError)):
         return True
-    if not isinstance(error, (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+    # asyncpg's internal one: the server's last word came between two statements, and the end of the connection did not
+    if not isinstance(error, (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
         return False
     # full disks, refused logins, read-only servers, and servers that are starting, stopping or in recovery
     return is_lost(error) or sqlstate(error)[:2] in ("28", "3D", "53", "58") or sqlstate(error) in ("25006", "55000")

@@ -15,6 +15,7 @@ from manager.domain.grace import EPOCH_GRACE
 from manager.domain.instance import Check, InstanceId
 from manager.domain.refusals import EpochChanged
 from manager.repository.database import Session
+from manager.repository.driver import affected, row, rows
 
 # A statement of its own, begun after the calls arrived: a kill that was answered before is seen. The time is the
 # database's, the only one that is ever stored. One row, whose arrays hold what is known of each id, in their order: a
@@ -49,13 +50,13 @@ async def verdicts(connection: AsyncConnection, ids: Sequence[InstanceId]) -> tu
 
     To an id that a freshly restored database does not know it is never said that it must terminate.
     """
-    row = (await connection.execute(VERDICTS, {"ids": ids, "grace": EPOCH_GRACE})).one()
-    unknown: Verdict = EpochChanged(LOST) if row.restored else Outcome.refused(Reason.UNKNOWN_INSTANCE)
+    known = await row(connection, VERDICTS, {"ids": ids, "grace": EPOCH_GRACE})
+    unknown: Verdict = EpochChanged(LOST) if known.restored else Outcome.refused(Reason.UNKNOWN_INSTANCE)
     told: dict[timedelta | None, Verdict] = {None: unknown}  # who has the same timeout is told the same
-    told |= {each: Checked(pause=each * row.stretch / 3) for each in set(row.timeouts) - {None}}
+    told |= {each: Checked(pause=each * known.stretch / 3) for each in set(known.timeouts) - {None}}
     dead = Outcome.refused(Reason.DEAD)
-    answers = [dead if died else told[each] for each, died in zip(row.timeouts, row.dead, strict=True)]
-    return answers, Moment(row.now, row.stretch)
+    answers = [dead if died else told[each] for each, died in zip(known.timeouts, known.dead, strict=True)]
+    return answers, Moment(known.now, known.stretch)
 
 
 # Sorted, since unsorted batches lock each other out; what somebody holds is skipped and asked again. Written only
@@ -112,14 +113,14 @@ class Heartbeats:
 
 async def _record(connection: AsyncConnection, ids: Sequence[InstanceId], moment: Moment) -> set[InstanceId]:
     given = {"now": moment.now, "stretch": moment.stretch}
-    written = (await connection.execute(BEAT, {"ids": ids, **given})).rowcount
-    if written == len(ids):
+    if await affected(connection, BEAT, {"ids": ids, **given}) == len(ids):
         return set()
-    rows = {row.instance_id: row.fresh for row in await connection.execute(FRESH, {"ids": ids, "now": moment.now})}
-    missing = [each for each in ids if each not in rows]
+    found = await rows(connection, FRESH, {"ids": ids, "now": moment.now})
+    fresh = {each.instance_id: each.fresh for each in found}
+    missing = [each for each in ids if each not in fresh]
     if missing:
         await connection.execute(HEAL, {"ids": missing, **given})
-    return {each for each in ids if not rows.get(each)}
+    return {each for each in ids if not fresh.get(each)}
 
 
 CHECKS = text("""
@@ -132,8 +133,8 @@ cross join lateral (select * from lease where instance_id = u.id offset 0) l
 
 async def checks(connection: AsyncConnection, ids: Sequence[InstanceId]) -> dict[InstanceId, Check]:
     """The last health checks of the living among `ids`."""
-    rows = await connection.execute(CHECKS, {"ids": ids})
-    return {row.id: Check(row.last_seen, row.deadline, row.healthy) for row in rows}
+    found = await rows(connection, CHECKS, {"ids": ids})
+    return {each.id: Check(each.last_seen, each.deadline, each.healthy) for each in found}
 
 
 MISSING = text("""

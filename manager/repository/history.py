@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.event import EventType, Told
 from manager.domain.filter import ResumeToken
 from manager.domain.instance import Cause, Instance, InstanceId
 from manager.domain.refusals import EpochChanged, HistoryGone
+from manager.repository.driver import Row, rows
 from manager.repository.instances import instance_of, with_status
 from manager.repository.state import decode, services_of
 
@@ -63,13 +63,13 @@ async def read(connection: AsyncConnection, after: tuple[int, int], limit: int, 
     """
     revision, ordinal = after
     place = {"revision": revision, "ordinal": ordinal, "limit": limit + 1}
-    rows = (await connection.execute(READ, place)).all()
-    kept = rows[0].compacted_revision
-    if after < (kept, rows[0].compacted_ordinal):
+    found = await rows(connection, READ, place)
+    kept = found[0].compacted_revision
+    if after < (kept, found[0].compacted_ordinal):
         raise gone(kept)
-    if nonce is not None and rows[0].begun != nonce:
+    if nonce is not None and found[0].begun != nonce:
         raise changed()
-    events = [_told(row) for row in rows if row.revision is not None]
+    events = [_told(row) for row in found if row.revision is not None]
     for each, following in pairwise(events):
         each.last = each.revision != following.revision
     more = len(events) > limit
@@ -77,7 +77,7 @@ async def read(connection: AsyncConnection, after: tuple[int, int], limit: int, 
         events.pop()
     elif events:
         events[-1].last = True  # a revision is committed whole
-    return Page(rows[0].epoch, kept + 1, events, more)
+    return Page(found[0].epoch, kept + 1, events, more)
 
 
 def gone(kept: int) -> HistoryGone:
@@ -85,7 +85,7 @@ def gone(kept: int) -> HistoryGone:
     return HistoryGone(f"the history is kept from revision {kept + 1} on: list again, and go on from its resume_token")
 
 
-def _told(row: Row[Any]) -> Told:
+def _told(row: Row) -> Told:
     before = None if row.before is None else decode(row.instance_id, row.before)
     same = row.before == row.after
     return Told(
@@ -183,6 +183,6 @@ order by down.depth, w.id
 
 async def tree(connection: AsyncConnection, root: InstanceId, revision: int) -> list[Instance]:
     """An instance and its descendants as they were at a revision, by depth and id; none where it did not live then."""
-    rows = await connection.execute(TREE, {"root": root, "revision": revision})
-    known = await with_status(connection, {row.id: instance_of(row) for row in rows})
+    found = await connection.execute(TREE, {"root": root, "revision": revision})
+    known = await with_status(connection, {row.id: instance_of(row) for row in found})
     return list(known.values())

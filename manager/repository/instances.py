@@ -4,18 +4,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.instance import Cause, Death, Instance, InstanceId, InstanceType, Status
+from manager.repository.driver import rows
 from manager.repository.state import services_of
 
 Known = dict[InstanceId, Instance]
 
 
-def instance_of(row: Row[Any]) -> Instance:
+def instance_of(row: Any) -> Instance:
     """An instance from a row of `instance_whole`, with `last_seen` and `stale` where the statement asked for them."""
-    fields = row._mapping
     death = None
     if row.died_at is not None:
         death = Death(row.died_at, row.died_revision, Cause(row.death_cause), row.root_cause)
@@ -32,8 +32,8 @@ def instance_of(row: Row[Any]) -> Instance:
         services=() if row.services is None else services_of(row.services),
         death=death,
         digest=row.digest,
-        last_seen=fields.get("last_seen"),
-        status=Status.DEAD if death else Status.STALE if fields.get("stale") else Status.HEALTHY,
+        last_seen=getattr(row, "last_seen", None),
+        status=Status.DEAD if death else Status.STALE if getattr(row, "stale", False) else Status.HEALTHY,
     )
 
 
@@ -48,8 +48,7 @@ async def facts(connection: AsyncConnection, ids: Iterable[InstanceId | None]) -
     wanted = sorted({each for each in ids if each is not None})
     if not wanted:
         return {}
-    rows = await connection.execute(FACTS, {"ids": wanted})
-    return {row.id: instance_of(row) for row in rows}
+    return {row.id: instance_of(row) for row in await rows(connection, FACTS, {"ids": wanted})}
 
 
 STALE = text("select instance_id from heartbeat where instance_id = any(:ids) and told_stale")
@@ -57,7 +56,7 @@ STALE = text("select instance_id from heartbeat where instance_id = any(:ids) an
 
 async def with_status(connection: AsyncConnection, known: Known) -> Known:
     """The same, the stale marked as the history tells of them: what is told of a change says it too."""
-    stale = set((await connection.execute(STALE, {"ids": sorted(known)})).scalars()) if known else set()
+    stale = {row.instance_id for row in await rows(connection, STALE, {"ids": sorted(known)})} if known else set()
     return {each: replace(one, status=Status.STALE) if each in stale else one for each, one in known.items()}
 
 
@@ -71,4 +70,4 @@ left join lateral (select last_seen, stale from lease where instance_id = u.id o
 
 async def find(connection: AsyncConnection, ids: Sequence[InstanceId]) -> Known:
     """The living among `ids`, with their status and last health check."""
-    return {row.id: instance_of(row) for row in await connection.execute(FIND, {"ids": ids})}
+    return {row.id: instance_of(row) for row in await rows(connection, FIND, {"ids": ids})}

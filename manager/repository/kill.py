@@ -6,6 +6,7 @@ from sqlalchemy import text
 
 from manager.domain.calls import Kill, Outcome, Reason
 from manager.domain.instance import Cause, InstanceId
+from manager.repository.driver import rows
 from manager.repository.instances import Known, facts
 from manager.repository.link import ascend
 from manager.repository.turn import Turn
@@ -83,7 +84,8 @@ async def slay(turn: Turn, aims: Sequence[Kill], cause: Cause) -> Mapping[Instan
         return {}
     ordered = await _deepest_first(turn, aims)
     revisions = {each.id: turn.next_revision() for each in ordered}
-    await turn.connection.execute(
+    await rows(
+        turn.connection,
         KILL,
         {
             "ids": list(revisions),

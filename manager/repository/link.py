@@ -9,6 +9,7 @@ from manager.domain.calls import Link, Outcome, Reason
 from manager.domain.event import Event, EventType
 from manager.domain.instance import InstanceId
 from manager.domain.refusals import ChildOfManager, Refusal
+from manager.repository.driver import rows
 from manager.repository.instances import Known, facts, with_status
 from manager.repository.turn import Turn
 
@@ -28,8 +29,8 @@ from up group by up.start
 
 async def ascend(turn: Turn, ids: Iterable[InstanceId]) -> dict[InstanceId, tuple[InstanceId, int]]:
     """The root of each id's tree, and how many ancestors there are on the way."""
-    rows = await turn.connection.execute(ASCEND, {"ids": sorted(set(ids))})
-    return {row.start: (row.root, row.depth) for row in rows}
+    found = await rows(turn.connection, ASCEND, {"ids": sorted(set(ids))})
+    return {row.start: (row.root, row.depth) for row in found}
 
 
 INSERT = text("""
@@ -70,7 +71,8 @@ async def link(turn: Turn, calls: Sequence[Link]) -> list[Outcome | Refusal]:
     made: dict[InstanceId, tuple[InstanceId, int]] = {}
     outcomes = [await _link(turn, call, known, roots, made) for call in calls]
     if made:
-        await turn.connection.execute(
+        await rows(
+            turn.connection,
             INSERT,
             {
                 "children": list(made),

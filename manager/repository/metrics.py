@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.instance import InstanceId
 from manager.domain.metrics import GpuSample, LlmSample, ProxySample, Sample, SystemSample
+from manager.repository.driver import rows
 
 S = TypeVar("S", ProxySample, SystemSample, GpuSample, LlmSample)
 
@@ -77,12 +78,12 @@ where latest_llm_metrics.at < excluded.at
 async def store(connection: AsyncConnection, samples: Sequence[Sample]) -> int:
     """Stores samples in their order of arrival, in one transaction; how many, those of the dead being left out."""
     async with connection.begin():
-        rows = (await connection.execute(LIVING, {"ids": sorted({each.instance_id for each in samples})})).all()
-        alive = {row.id for row in rows}
+        living = (await connection.execute(LIVING, {"ids": sorted({each.instance_id for each in samples})})).all()
+        alive = {row.id for row in living}
         kept = [each for each in samples if each.instance_id in alive]
         if kept:
             # a microsecond apart, so that arrival orders the samples of one instance
-            times = [rows[0].now - timedelta(microseconds=len(kept) - place) for place in range(len(kept))]
+            times = [living[0].now - timedelta(microseconds=len(kept) - place) for place in range(len(kept))]
             for kind in TABLE:
                 arrivals = [(at, each) for at, each in zip(times, kept, strict=True) if type(each) is kind]
                 await _store(connection, kind, arrivals)
@@ -102,7 +103,7 @@ async def _store(connection: AsyncConnection, kind: type[Any], arrivals: Sequenc
     last = {(each.instance_id, getattr(each, "gpu_index", 0)): (at, each) for at, each in arrivals}
     columns: dict[str, list[Any]] = {"at": [at for at, _ in last.values()]}
     columns |= {name: [getattr(each, name) for _, each in last.values()] for name in names}
-    await connection.execute(LATEST[kind], columns)
+    await rows(connection, LATEST[kind], columns)
 
 
 READ: dict[type[Any], TextClause] = {
@@ -128,8 +129,8 @@ from latest_llm_metrics where instance_id = any(:ids)
 async def latest(connection: AsyncConnection, ids: Sequence[InstanceId], kind: type[S]) -> dict[InstanceId, list[S]]:
     """The latest samples of that kind, by instance: one, or for an instance with several GPUs one of each, ordered."""
     found: dict[InstanceId, list[S]] = {}
-    for row in await connection.execute(READ[kind], {"ids": ids}):
-        found.setdefault(row.instance_id, []).append(kind(**row._mapping))
+    for row in await rows(connection, READ[kind], {"ids": ids}):
+        found.setdefault(row.instance_id, []).append(kind(**row))
     return found
 
 

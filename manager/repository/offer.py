@@ -9,6 +9,7 @@ from manager.domain.calls import Offer, Outcome, Reason
 from manager.domain.event import Event, EventType
 from manager.domain.instance import InstanceId, Service
 from manager.domain.refusals import InvalidRequest, Refusal
+from manager.repository.driver import rows
 from manager.repository.instances import Known, facts, with_status
 from manager.repository.turn import Turn
 
@@ -71,7 +72,8 @@ async def _since(turn: Turn, call: Offer) -> int:
 
 
 async def _insert(turn: Turn, added: dict[tuple[InstanceId, Service], tuple[int, int]]) -> None:
-    await turn.connection.execute(
+    await rows(
+        turn.connection,
         INSERT,
         {
             "ids": [each for each, _ in added],

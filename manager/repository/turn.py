@@ -5,10 +5,12 @@ what the turn before has committed.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count
 from uuid import UUID
 
 from sqlalchemy import text
@@ -18,6 +20,7 @@ from manager.domain.event import Event
 from manager.domain.grace import EPOCH_GRACE, MOST
 from manager.domain.refusals import Unavailable, Unreplicated
 from manager.repository.database import is_left, is_unreplicated
+from manager.repository.driver import row, rows
 from manager.repository.grace import forgive
 from manager.repository.state import encode, encode_service
 
@@ -42,11 +45,8 @@ class Turn:
         return self.head
 
     def tell(self, *events: Event) -> None:
-        """Adds events of the latest change; each is numbered after those of its revision that were told before."""
-        for each in events:
-            last = self.events[-1] if self.events else None
-            ordinal = last.ordinal + 1 if last and last.revision == each.revision else 0
-            self.events.append(replace(each, ordinal=ordinal))
+        """Adds events of a change, after those of its revision that were told before."""
+        self.events.extend(events)
 
 
 LOCK = text("select pg_advisory_xact_lock(4711, 1)")
@@ -72,16 +72,16 @@ async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIter
     """
     async with connection.begin():
         await connection.execute(LOCK)
-        row = (await connection.execute(OPEN)).one()
-        if await is_left(connection, row.system_identifier, row.timeline):
+        opened = await row(connection, OPEN)
+        if await is_left(connection, opened.system_identifier, opened.timeline):
             raise Unavailable
-        if not row.known:
+        if not opened.known:
             raise UnknownHistoryError
-        present = Turn(connection, row.now, row.nonce, row.head)
+        present = Turn(connection, opened.now, opened.nonce, opened.head)
         yield present
         await _append(present)
-        if notify and present.head > row.head:
-            await connection.execute(RING, {"head": str(present.head)})
+        if notify and present.head > opened.head:
+            await rows(connection, RING, {"head": str(present.head)})
     if await is_unreplicated(connection):
         raise Unreplicated
 
@@ -103,13 +103,14 @@ async def _append(present: Turn) -> None:
     events = present.events
     if not events:
         return
-    await present.connection.execute(
+    await rows(
+        present.connection,
         APPEND,
         {
             "nonce": present.nonce,
             "now": present.now,
             "revisions": [each.revision for each in events],
-            "ordinals": [each.ordinal for each in events],
+            "ordinals": _ordinals(events),
             "types": [int(each.type) for each in events],
             "instances": [each.instance for each in events],
             "related": [each.related for each in events],
@@ -122,6 +123,12 @@ async def _append(present: Turn) -> None:
             "notes": [each.note for each in events],
         },
     )
+
+
+def _ordinals(events: Sequence[Event]) -> list[int]:
+    """The number of each in its revision, from 0."""
+    numbers: dict[int, Iterator[int]] = defaultdict(count)
+    return [next(numbers[each.revision]) for each in events]
 
 
 RING = text("select pg_notify('instance_manager', :head)")
@@ -150,10 +157,10 @@ async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool =
     """
     async with connection.begin():
         await connection.execute(LOCK)
-        row = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).one_or_none()
-        if row is not None and row.number > 1:
+        opened = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).one_or_none()
+        if opened is not None and opened.number > 1:
             await forgive(connection, EPOCH_GRACE, MOST)
-        return None if row is None else (row.epoch, row.number)
+        return None if opened is None else (opened.epoch, opened.number)
 
 
 async def give_grace(connection: AsyncConnection, length: timedelta) -> datetime | None:

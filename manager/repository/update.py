@@ -10,6 +10,7 @@ from manager.domain.calls import Outcome, Reason, Update
 from manager.domain.event import Event, EventType
 from manager.domain.instance import Instance
 from manager.domain.lease import Leases
+from manager.repository.driver import rows
 from manager.repository.instances import Known, facts, with_status
 from manager.repository.turn import Turn
 
@@ -107,6 +108,6 @@ def _columns(instances: Sequence[Instance]) -> dict[str, object]:
 async def _write(turn: Turn, changes: Sequence[tuple[Instance, Instance]]) -> None:
     befores, afters = [before for before, _ in changes], [after for _, after in changes]
     revisions = [each.updated_revision for each in afters]
-    await turn.connection.execute(REPLACE, {**_columns(afters), "revisions": revisions})
+    await rows(turn.connection, REPLACE, {**_columns(afters), "revisions": revisions})
     firsts = [each.updated_revision for each in befores]
-    await turn.connection.execute(KEEP, {**_columns(befores), "firsts": firsts, "lasts": revisions})
+    await rows(turn.connection, KEEP, {**_columns(befores), "firsts": firsts, "lasts": revisions})

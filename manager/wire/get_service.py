@@ -45,14 +45,14 @@ class GetService(grpc_pb.GetServiceServicer):
         child = await self._living(request)
         if child.parent is None:
             return pb.OptionalInstance()
-        parent = await self._reads.instance.of(child.parent)
+        parent = await self._reads.instance(child.parent)
         if parent is None or parent.status is Status.STALE:
             return pb.OptionalInstance()
         return pb.OptionalInstance(instance=encode.instance(parent))
 
     async def GetHealthCheck(self, request: pb.InstanceRequest, context: Context) -> pb.HealthCheck:
         wanted = decode.instance_id("instance_id", request.instance_id)
-        check = await self._reads.check.of(wanted)
+        check = await self._reads.check(wanted)
         if check is None or not check.healthy:
             raise absent(wanted)
         return encode.check(check)
@@ -71,7 +71,7 @@ class GetService(grpc_pb.GetServiceServicer):
 
     async def _living(self, request: pb.InstanceRequest) -> Instance:
         wanted = decode.instance_id("instance_id", request.instance_id)
-        instance = await self._reads.instance.of(wanted)
+        instance = await self._reads.instance(wanted)
         if instance is None or instance.status is Status.STALE:
             raise absent(wanted)
         return instance

@@ -55,8 +55,9 @@ class Subscribing:
             raise Exhausted(f"{self._streams.most} subscriptions are open, which is the most: use another manager")
         self._open += 1
         try:
-            async for page in self._pages(request, context):
-                yield page
+            with self._streams.feed.followed():
+                async for page in self._pages(request, context):
+                    yield page
         finally:
             self._open -= 1
 

@@ -183,7 +183,7 @@ def split_revision() -> None:
         for each in events:
             if self.events and self.events[-1].revision >= each.revision:
                 self.head += 1
-                each = replace(each, revision=self.head, ordinal=0)
+                each = replace(each, revision=self.head)
             tell(self, each)
 
     Turn.tell = split  # type: ignore[method-assign]
