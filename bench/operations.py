@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import asyncpg
 
@@ -14,6 +15,7 @@ from manager.pb import instance_manager_pb2 as pb
 from manager.presence import new_id
 
 TRUE = "0801"  # how an answer with `value = true` begins
+LEASES = count(1_000_000)
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,10 @@ async def batched_adds(scene: Scene) -> Cost:
 
 async def grants_and_puts(scene: Scene) -> Cost:
     """A lease, and a key with it."""
-    grants = [peer.message(DAY // 1000)] * len(scene.ids)
-    puts = [peer.message(each.instance_id.encode(), each.SerializeToString(), 1) for each in newcomers(len(scene.ids))]
+    leases = [next(LEASES) for _ in scene.ids]
+    grants = [peer.message(DAY // 1000, each) for each in leases]
+    new = zip(newcomers(len(scene.ids)), leases, strict=True)
+    puts = [peer.message(each.instance_id.encode(), each.SerializeToString(), lease) for each, lease in new]
     return await scene.arena.theirs(peer.GRANT, grants, **UNARY) + await scene.arena.theirs(peer.PUT, puts, **UNARY)
 
 

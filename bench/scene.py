@@ -50,9 +50,12 @@ def cpu(pid: int) -> float:
 
 def family_cpu(pid: int) -> float:
     """The same of a process and all that it has started, those that have ended and were waited for too."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # it has just ended, and its parent has the sum
     own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return own + sum(family_cpu(int(each)) for each in children)
 
 
