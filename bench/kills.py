@@ -23,7 +23,7 @@ TRUE = "0801"
 GRAVES = """
 insert into instance (id, type, hostname, labels, timeout, digest, created_at, created_revision, updated_revision,
                       died_at, died_revision, death_cause, root_cause)
-select i.id, 1, 'host-' || n % 5000, '{}', '30 s', '\\x00', now(), 1, 1, now(), 1, 1, i.id
+select i.id, 1, 'host-' || n % 5000, '{}', '30 s', decode(repeat('00', 32), 'hex'), now(), 1, 1, now(), 1, 1, i.id
 from generate_series(1, $1::int) n cross join lateral (select gen_random_uuid() as id where n > 0) i
 """
 # Below each a hundred. Written by hand, since only its death is measured.
@@ -32,7 +32,7 @@ with born as materialized (
     select n, case when n = 0 then $1::uuid else gen_random_uuid() end as id from generate_series(0, $2::int - 1) n
 ), instances as (
     insert into instance (id, type, hostname, labels, timeout, digest, created_at, created_revision, updated_revision)
-    select id, 1, 'host-' || n % 5000, '{}', '1 day', '\\x00', now(), 1, 1 from born
+    select id, 1, 'host-' || n % 5000, '{}', '1 day', decode(repeat('00', 32), 'hex'), now(), 1, 1 from born
 ), beats as (
     insert into heartbeat (instance_id, timeout, last_seen) select id, '1 day', now() from born
 )
