@@ -18,6 +18,7 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import text
 
+from bench.arena import at_most
 from bench.scene import NAME, SERVE, machine, prepared, resident
 from manager.domain.calls import Kill, Link, Registration, Update
 from manager.domain.instance import InstanceId, InstanceType
@@ -173,9 +174,7 @@ async def main() -> None:
         cells = " | ".join(f"{each[name][0]:.0f} ({each[name][1]:.1f})" for each in found)
         print(f"| {name} | {cells} | {ratio:.2f} |")
         if name != PASS:
-            lines.append(
-                f"growth-{name.replace(',', '').replace(' ', '-')} {ratio:.2f} {LIMIT} {'ok' if ratio <= LIMIT else 'short'}"
-            )
+            lines.append(at_most(f"growth-{name.replace(',', '').replace(' ', '-')}", ratio, LIMIT))
     print(*notes, *lines, sep="\n")
 
 
