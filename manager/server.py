@@ -84,7 +84,7 @@ async def _serve(
 ) -> str | None:
     rooms = _rooms(settings, database)
     await rooms.turns.recognize()
-    listener = Listener(rooms, settings.subscriber_patience, shared=supervisor is not None)
+    listener = Listener(rooms, settings.transport, settings.subscriber_patience, shared=supervisor is not None)
     addresses = await listener.start(settings.bind, settings.port)
     presence = _presence(settings, rooms, supervisor)
     lanes: Sequence[Served] = (rooms.turns.lane, rooms.checks.lane, rooms.samples, rooms.reads.lane)

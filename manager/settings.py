@@ -1,6 +1,7 @@
 """The only reader of the environment: every setting is `IM_` and its name in capitals; durations are in seconds."""
 
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,13 @@ def _number(given: object) -> object:
 Seconds = Annotated[timedelta, BeforeValidator(_number)]
 
 
+class Transport(StrEnum):
+    """What carries the calls: gRPC's own server, or one whose HTTP/2 is in Rust."""
+
+    GRPCIO = "grpcio"
+    NATIVE = "native"
+
+
 class Settings(BaseSettings):
     """What an operator may choose; every queue, buffer and history is bounded by one of these."""
 
@@ -32,6 +40,7 @@ class Settings(BaseSettings):
     port: int = Field(default=50052, ge=0, le=65535)
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=100)
+    transport: Transport = Transport.GRPCIO
 
     # leases: defaults for instances that name no timeout of their own
     timeout: Seconds = Field(default=30 * S, ge=S, le=DAY)

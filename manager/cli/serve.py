@@ -14,7 +14,7 @@ from manager import __version__
 from manager.cli.exits import Exit
 from manager.domain.refusals import Refusal
 from manager.pb.version import PROTO_VERSION
-from manager.settings import Settings
+from manager.settings import Settings, Transport
 
 if TYPE_CHECKING:  # whoever serves imports it; a supervisor does not, and stays small
     from manager.server import Serving
@@ -31,13 +31,18 @@ Workers = Annotated[
 ]
 
 
-def serve(bind: Bind = None, port: Port = None, workers: Workers = None) -> None:
+TransportOption = Annotated[
+    Transport | None, typer.Option("--transport", help="What carries the calls; native is an extra, without TLS.")
+]
+
+
+def serve(bind: Bind = None, port: Port = None, workers: Workers = None, transport: TransportOption = None) -> None:
     """Serve on the database that DATABASE_URL names.
 
     The schema is never touched: `imctl migrate` brings it up to date first. Every setting is an environment
     variable, listed in docs/settings.md.
     """
-    settings = settings_of(bind=bind, port=port, workers=workers)
+    settings = settings_of(bind=bind, port=port, workers=workers, transport=transport)
     if not settings.database_url:
         fail("DATABASE_URL is not set", "name the database: DATABASE_URL=postgresql://im_server@host/instance_manager")
     if settings.workers > 1:

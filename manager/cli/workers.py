@@ -60,7 +60,11 @@ class Launch:
 def launched(settings: Settings, addresses: tuple[str, ...], instance: str, number: int) -> Launch:
     """How the worker of a number is started: with our own environment, but for what is decided here for all."""
     hosts = [each.rpartition(":")[0] for each in addresses]
-    decided = {"IM_BIND": json.dumps(hosts), "IM_PORT": addresses[0].rpartition(":")[2]}
+    decided = {
+        "IM_BIND": json.dumps(hosts),
+        "IM_PORT": addresses[0].rpartition(":")[2],
+        "IM_TRANSPORT": settings.transport,
+    }
     if settings.metrics_port:
         decided["IM_METRICS_PORT"] = str(settings.metrics_port + number - 1)
     command = (sys.executable, "-m", "manager.cli.worker", str(number), instance, str(os.getpid()))

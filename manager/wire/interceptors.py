@@ -1,7 +1,7 @@
 """What happens around every call: the version gate, and no exception's text to any client."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -19,35 +19,32 @@ KEY = "proto_version"
 
 # gRPC's class has type parameters for the type checker alone
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Found: TypeAlias = "Handler | None"
 
 
 class NothingTaken(Exception):
     """Thrown into a stream whose client took no message for too long."""
 
 
-class Gate(aio.ServerInterceptor):
-    """Wraps every handler once, and not anew for each call. A stream may wait `patience` for its client."""
+class Gate:
+    """Where services are registered, as on a server: `handlers` are all their methods by their paths, behind the gate.
+
+    They are wrapped here and not by an interceptor of gRPC's, which would be asked anew at each call. A stream may wait
+    `patience` for its client.
+    """
 
     def __init__(self, patience: timedelta) -> None:
         self._patience = patience.total_seconds()
-        self._wrapped: dict[str, Handler] = {}
+        self.handlers: dict[str, Handler] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Found]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Found:
-        """The wrapped handler of the method; nothing for an unknown one, which gRPC answers itself."""
-        method = handler_call_details.method
-        wrapped = self._wrapped.get(method)
-        if wrapped is None:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                return None
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """As generated code calls it."""
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
             wrap = _exempt if method.startswith(EXEMPT) else _wrap
-            wrapped = self._wrapped[method] = wrap(method, handler, self._patience)
-        return wrapped
+            self.handlers[method] = wrap(method, handler, self._patience)
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """The same methods once more, for servers that know nothing newer."""
 
 
 def _wrap(method: str, handler: Handler, patience: float) -> Handler:

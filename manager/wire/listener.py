@@ -6,9 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor
-from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from manager.checks import Checks
 from manager.pb import (
@@ -22,6 +21,7 @@ from manager.pb import (
 from manager.reads import Reads
 from manager.repository.database import Readers
 from manager.samples import Samples
+from manager.settings import Transport
 from manager.turns import Turns
 from manager.wire.fleet_service import FleetService
 from manager.wire.get_service import GetService
@@ -31,6 +31,7 @@ from manager.wire.post_service import PostService
 from manager.wire.stats_service import StatsService
 from manager.wire.subscribe_service import SubscribeService
 from manager.wire.subscribing import Streams, Subscribing
+from manager.wire.transport import server
 from manager.wire.try_service import TryService
 
 OPTIONS = (
@@ -63,16 +64,16 @@ class Rooms:
 class Listener:
     """One gRPC server on its addresses, with the health of each service."""
 
-    def __init__(self, rooms: Rooms, patience: timedelta, *, shared: bool = False) -> None:
+    def __init__(self, rooms: Rooms, transport: Transport, patience: timedelta, *, shared: bool = False) -> None:
         self._shared = shared
-        # 0: or a second server would share the port silently
-        options = (*OPTIONS, ("grpc.so_reuseport", int(shared)))
-        self._server = aio.server(interceptors=[Gate(patience)], options=options)
         self._health = health.aio.HealthServicer()
-        self.services = _register(self._server, rooms)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        gate = Gate(patience)
+        self.services = _register(gate, rooms)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, gate)
         names = [*self.services, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, self._server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), gate)
+        # 0: or a second server would share the port silently
+        self._server = server(transport, gate.handlers, (*OPTIONS, ("grpc.so_reuseport", int(shared))))
 
     async def start(self, hosts: Sequence[str], port: int) -> list[str]:
         """Serves on all the hosts, at one port (0: a free one); the addresses.
@@ -105,15 +106,15 @@ class Listener:
         await self._server.stop(drain.total_seconds())
 
 
-def _register(server: aio.Server, rooms: Rooms) -> list[str]:
+def _register(gate: Any, rooms: Rooms) -> list[str]:
     subscribing = Subscribing(rooms.streams)
-    instance_manager_pb2_grpc.add_TryServiceServicer_to_server(TryService(rooms.turns, rooms.checks), server)
-    instance_manager_pb2_grpc.add_GetServiceServicer_to_server(GetService(rooms.reads, rooms.readers), server)
-    instance_manager_pb2_grpc.add_PostServiceServicer_to_server(PostService(rooms.samples), server)
-    instance_manager_pb2_grpc.add_SubscribeServiceServicer_to_server(SubscribeService(subscribing), server)
-    stats_service_pb2_grpc.add_StatsServiceServicer_to_server(StatsService(rooms.readers), server)
+    instance_manager_pb2_grpc.add_TryServiceServicer_to_server(TryService(rooms.turns, rooms.checks), gate)
+    instance_manager_pb2_grpc.add_GetServiceServicer_to_server(GetService(rooms.reads, rooms.readers), gate)
+    instance_manager_pb2_grpc.add_PostServiceServicer_to_server(PostService(rooms.samples), gate)
+    instance_manager_pb2_grpc.add_SubscribeServiceServicer_to_server(SubscribeService(subscribing), gate)
+    stats_service_pb2_grpc.add_StatsServiceServicer_to_server(StatsService(rooms.readers), gate)
     fleet = FleetService(rooms.turns, rooms.checks, rooms.samples, rooms.readers, subscribing)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, gate)
     files: list[tuple[FileDescriptor, Any]] = [
         (instance_manager_pb2.DESCRIPTOR, ("TryService", "SubscribeService", "GetService", "PostService")),
         (stats_service_pb2.DESCRIPTOR, ("StatsService",)),

@@ -85,3 +85,22 @@ async def test_a_second_signal_stops_at_once_and_quietly(database: Database) -> 
             ended = await running.stop(signal.SIGTERM)
         assert ended.code == 1
         assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+async def test_the_transport_is_chosen_on_the_command_line_and_drains_on_a_signal(
+    database: Database, transport: str
+) -> None:
+    async with started(*SERVE, "--transport", transport, DATABASE_URL=database.url, IM_DRAIN="30") as running:
+        assert (await imctl("get", "--address", running.address)).code == 0
+        async with aio.insecure_channel(running.address) as channel:
+            answers = FleetServiceStub(channel).HealthChecks(silent(), metadata=VERSION)
+            assert await answers.read() is not aio.EOF
+            ended = await running.stop(signal.SIGTERM)
+        assert (ended.code, "Traceback" in ended.err) == (0, False)
+
+
+async def test_an_unknown_transport_is_named(database: Database) -> None:
+    refused = await imctl("serve", IM_TRANSPORT="pigeon", DATABASE_URL=database.url)
+    assert refused.code == 1
+    assert "transport" in refused.err

@@ -9,12 +9,27 @@ import asyncpg
 import pytest
 
 from manager.server import Serving
-from manager.settings import Settings
+from manager.settings import Settings, Transport
 from tests.conftest import PASSWORD, Database, at, serving
 from tests.wire.caller import calling
 from tests.wire.fleet import Fleet
 
 numbers = count(1)
+
+# where it is the wire that is tested, it is tested on both transports; elsewhere on the one that the suite runs on
+OVER_BOTH = {"test_batches", "test_interceptors", "test_listener", "test_other_toolchains", "test_try_service"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "transport" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in OVER_BOTH:
+        metafunc.parametrize("transport", list(Transport), indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def transport(request: pytest.FixtureRequest) -> Transport:
+    """What carries the calls."""
+    chosen: Transport = getattr(request, "param", Settings().transport)
+    return chosen
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +45,7 @@ async def shared_database(cluster: str, template: str) -> AsyncIterator[Database
 
 
 @pytest.fixture(scope="module")
-async def fleet(shared_database: Database) -> AsyncIterator[Fleet]:
+async def fleet(shared_database: Database, transport: Transport) -> AsyncIterator[Fleet]:
     """A manager for the tests of a module."""
     # no reaper that comes by itself, metrics at once, and no long goodbye
     settings = Settings(
@@ -40,11 +55,18 @@ async def fleet(shared_database: Database) -> AsyncIterator[Fleet]:
         reaper_interval=timedelta(seconds=60),
         flush_interval=timedelta(milliseconds=50),
         drain=timedelta(milliseconds=200),
+        transport=transport,
     )
     async with serving(settings) as started, calling(started.addresses[0]) as caller:
         fleet = Fleet(shared_database, started, caller)
         await fleet.alone()
         yield fleet
+
+
+@pytest.fixture
+def settings(settings: Settings, transport: Transport) -> Settings:
+    """The suite's, on that transport."""
+    return settings.model_copy(update={"transport": transport})
 
 
 @pytest.fixture

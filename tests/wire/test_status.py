@@ -19,12 +19,13 @@ from manager.repository import database as connections
 from manager.settings import Settings
 from manager.wire.ports import CannotListen
 from manager.wire.status import STATUS_OF, status_of
+from manager.wire.transport import NotInstalled
 from tests.conftest import Database, serving
 from tests.wire.caller import calling, outcome, refusal
 from tests.wire.fleet import Fleet, description, request
 
 # raised before there is anybody to answer
-BEFORE_SERVING = {CannotListen}
+BEFORE_SERVING = {CannotListen, NotInstalled}
 APART = ("manager.__main__", "manager.cli", "manager.client", "manager.embedded", "manager.pb")
 
 

@@ -1,0 +1,73 @@
+"""How gRPC is written in HTTP/2: what precedes a message, what goes before and after the messages."""
+
+import re
+import struct
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import TypeAlias
+from urllib.parse import quote
+
+import grpc
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+PREFIX = struct.Struct(">BI")  # whether the message is compressed, and its length
+CONTENT = re.compile(rb"application/grpc([+;].*)?")
+HEAD = ((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity"))
+STATUS = {code: (b"grpc-status", str(code.value[0]).encode()) for code in grpc.StatusCode}
+TIMEOUT = re.compile(rb"[0-9]{1,8}[HMSmun]")
+UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+# all that is printed, but for the sign of the encoding itself
+PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+# what is no metadata of the caller's
+OURS = frozenset({b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"})
+
+
+def framed(content: bytes) -> bytes:
+    """A message as it travels."""
+    return PREFIX.pack(0, len(content)) + content
+
+
+def trailers(code: grpc.StatusCode, message: str, trailing: Metadata) -> Headers:
+    """How a call ended."""
+    told = ((b"grpc-message", quote(message, safe=PLAIN).encode()),) if message else ()
+    return (STATUS[code], *told, *(_encoded(key, value) for key, value in trailing))
+
+
+def _encoded(key: str, value: str | bytes) -> tuple[bytes, bytes]:
+    if isinstance(value, bytes):
+        return key.encode(), b64encode(value).rstrip(b"=") if key.endswith("-bin") else value
+    return key.encode(), value.encode()
+
+
+def metadata(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str | bytes], ...]:
+    """What the caller sent beside the request."""
+    return tuple(_decoded(name, value) for name, value in headers if name not in OURS and name[:1] != b":")
+
+
+@lru_cache(256)
+def _decoded(name: bytes, value: bytes) -> tuple[str, str | bytes]:
+    """Most calls of a client bring what its last one did."""
+    if name.endswith(b"-bin"):
+        with suppress(ValueError):
+            return name.decode(), b64decode(value + b"=" * (-len(value) % 4))
+    return name.decode(), value.decode(errors="replace")
+
+
+@lru_cache(256)
+def seconds(timeout: bytes | None) -> float | None:
+    """A timeout such as `100m`; none where it is none."""
+    if timeout is None or not TIMEOUT.fullmatch(timeout):
+        return None
+    return int(timeout[:-1]) * UNITS[timeout[-1:]]
+
+
+def address(peer: Sequence[str | int] | None) -> str:
+    """A client's address, as gRPC writes it; none where it is gone already."""
+    if peer is None:
+        return "unknown"
+    host = str(peer[0]).removeprefix("::ffff:")  # of IPv4, by a socket for both
+    return f"ipv6:[{host}]:{peer[1]}" if ":" in host else f"ipv4:{host}:{peer[1]}"

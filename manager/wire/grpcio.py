@@ -1,0 +1,25 @@
+"""gRPC's own server, for everything."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+from grpc import aio
+
+
+class Methods(grpc.GenericRpcHandler):
+    """All methods in one table. Servers that were given services ask each of them in turn, at every call."""
+
+    def __init__(self, handlers: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]") -> None:
+        self._handlers = handlers
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """The handler of a method; None for an unknown one, which gRPC answers itself."""
+        return self._handlers.get(handler_call_details.method)
+
+
+def server(handlers: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]", options: Sequence[tuple[str, Any]]) -> aio.Server:
+    """A server for these methods."""
+    made = aio.server(options=options)
+    made.add_generic_rpc_handlers((Methods(handlers),))
+    return made

@@ -1,0 +1,289 @@
+"""A connection of our own: frames of HTTP/2 by libnghttp2, and the calls that they are about."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import ngh2
+
+from manager.wire.call import Call
+from manager.wire.framing import CONTENT, HEAD, Headers, address, seconds
+from manager.wire.manners import Manners
+
+log = logging.getLogger(__name__)
+
+STREAMS = 10_000  # calls at once on a connection; its client keeps more back
+HEADERS = 16 * 1024  # bytes of a call's metadata that a client should not exceed
+STREAM_WINDOW, WINDOW = 1024 * 1024, 16 * 1024 * 1024  # bytes that a client may send before any is taken
+QUEUED = 16 * 1024  # bytes of a stream that may wait for its client before its handler does
+NOTICED = 1.0  # seconds for the way of a notice, where the client does not say that it has come
+GOODBYE = b"goodbye!"
+
+SETTINGS = {
+    ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAMS,
+    ngh2.Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+    ngh2.Setting.MAX_HEADER_LIST_SIZE: HEADERS,
+}
+# many calls that are given up at once are deadlines under load, and no attack yet
+CONFIGURATION = ngh2.Configuration(auto_window_update=False, stream_reset_rate_limit=(2 * STREAMS, 2_000))
+
+
+class Connection(asyncio.Protocol):
+    """All in one loop: what one read brings is answered by one write, if the handlers are as quick."""
+
+    def __init__(self, handlers: Mapping[str, Any], manners: Manners, connections: "set[Connection]") -> None:
+        self.peer = ""
+        self.held = 0
+        self._handlers = handlers
+        self._manners = manners
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._http2 = ngh2.Connection(ngh2.Role.SERVER, CONFIGURATION)
+        self._calls: dict[int, Call] = {}
+        self._headed: set[int] = set()  # whose answers have begun
+        self._useless: set[int] = set()  # answered, while their requests still come
+        self._writers: dict[int, asyncio.Future[None]] = {}  # who wait for room
+        self._flushes = self._paused = self._over = False
+        self._heard = self._asked = False
+        self._noticed = False  # the client knows that it is to go elsewhere
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+
+    # what the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio calls it."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream of bytes
+        self._transport = transport
+        self.peer = address(transport.get_extra_info("peername"))
+        self._connections.add(self)
+        self._http2.initiate_connection(SETTINGS)
+        self._http2.set_local_window_size(WINDOW)
+        self._later(self._manners.quiet, self._look)
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncio calls it."""
+        self._heard = True
+        try:
+            self._http2.receive_data(data)
+        except ngh2.NGH2Error as error:
+            self._broken(error)
+            return
+        self._hear()
+        self._soon()
+
+    def pause_writing(self) -> None:
+        """As asyncio calls it."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """As asyncio calls it."""
+        self._paused = False
+        self._soon()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """As asyncio calls it."""
+        self._over = True
+        for timer in self._timers.values():
+            timer.cancel()
+        for call in tuple(self._calls.values()):
+            call.leave()
+        self._connections.discard(self)
+
+    # what the client says
+
+    def _hear(self) -> None:
+        for event in self._http2.events():
+            match event:
+                case ngh2.DataReceived():
+                    self._data(event.stream_id, event.data, event.end_stream)
+                case ngh2.RequestReceived():
+                    self._request(event.stream_id, event.headers, event.end_stream)
+                case ngh2.StreamClosed():
+                    self._closed(event.stream_id)
+                case ngh2.TrailersReceived():
+                    if call := self._calls.get(event.stream_id):
+                        call.complete()
+                case ngh2.PingAcknowledged() if event.opaque_data == GOODBYE:
+                    self._notice_taken()
+                case ngh2.ConnectionClosed():
+                    self._over = True
+                    self._transport.close()
+
+    def _request(self, number: int, headers: Headers, complete: bool) -> None:
+        named = dict(headers)
+        if named[b":method"] != b"POST" or not CONTENT.fullmatch(named.get(b"content-type", b"")):
+            self._http2.send_response(number, ((b":status", b"415"),), end_stream=True)
+            self._useless.add(number)
+            return
+        handler = self._handlers.get(named[b":path"].decode(errors="replace"))
+        encoding = named.get(b"grpc-encoding", b"identity")
+        call = Call(self, number, headers, handler, self._manners.message)
+        self._calls[number] = call
+        if handler is None:
+            call.stop(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        elif encoding != b"identity":
+            told = f"Compression algorithm '{encoding.decode(errors='replace')}' is disabled."
+            call.stop(grpc.StatusCode.UNIMPLEMENTED, told)
+        else:
+            call.begin(seconds(named.get(b"grpc-timeout")))
+            if complete:
+                call.complete()
+
+    def _data(self, number: int, data: bytes, complete: bool) -> None:
+        if call := self._calls.get(number):
+            call.receive(data, complete)
+        else:  # it is answered already
+            self.take(number, len(data))
+
+    def _closed(self, number: int) -> None:
+        self._headed.discard(number)
+        self._useless.discard(number)
+        if writer := self._writers.pop(number, None):
+            writer.cancel()
+        if call := self._calls.get(number):
+            call.leave()
+
+    # what calls say
+
+    def take(self, number: int, size: int) -> None:
+        """So many bytes that came were taken: as many more may come."""
+        if not self._over:
+            with suppress(ngh2.StreamUnavailableError):
+                self._http2.acknowledge_received_data(size, number)
+                self._soon()
+
+    def send(self, number: int, message: bytes) -> None:
+        """Queues a framed message, before which the head of the answer goes once."""
+        if self._over:
+            return
+        if number not in self._headed:
+            self._headed.add(number)
+            self._http2.send_response(number, HEAD)
+        self._http2.send_data(number, message)
+        self._soon()
+
+    async def room(self, number: int) -> None:
+        """Returns when the client has taken almost all that was sent."""
+        if not self._over and self._http2.queued_body_size(number) > QUEUED:
+            self._writers[number] = self._loop.create_future()
+            try:
+                await self._writers[number]
+            finally:
+                self._writers.pop(number, None)
+
+    def end(self, number: int, trailers: Headers, complete: bool) -> None:
+        """Queues the end of the answer. What the client would still send, unless it is complete, is of no use."""
+        if self._over:
+            return
+        if number in self._headed:
+            self._http2.send_trailers(number, trailers)
+        else:
+            self._http2.send_response(number, (*HEAD, *trailers), end_stream=True)
+            if not complete:
+                self._useless.add(number)
+        self._soon()
+
+    def forget(self, number: int) -> None:
+        """The call is over, and its handler has returned."""
+        self._calls.pop(number, None)
+        if self._noticed:
+            self._soon()
+
+    # what goes to the client
+
+    def _soon(self) -> None:
+        """Writes when all that is ready now has been said: many answers are one write."""
+        if not self._flushes:
+            self._flushes = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushes = False
+        if not self._paused:
+            try:
+                self._write()
+                self._reset_useless()  # after their answers, or these would be dropped
+            except ngh2.NGH2Error as error:
+                self._broken(error)
+        if not self._over:
+            self._make_room()
+
+    def _write(self) -> None:
+        if not self._over and (ready := self._http2.data_to_send()):
+            self._transport.write(ready)
+        self._hear()
+
+    def _reset_useless(self) -> None:
+        if self._useless and not self._over:
+            for number in self._useless:
+                self._http2.reset_stream(number, ngh2.ErrorCode.NO_ERROR)
+            self._useless.clear()
+            self._write()
+
+    def _make_room(self) -> None:
+        for number in [each for each in self._writers if self._http2.queued_body_size(each) <= QUEUED]:
+            self._writers.pop(number).set_result(None)
+        if self._noticed and not self._calls and not self._http2.queued_body_size():
+            self._close()
+
+    def _broken(self, error: ngh2.NGH2Error) -> None:
+        log.debug("the connection of %s is closed: %s", self.peer, error)
+        self._over = True
+        self._transport.abort()
+
+    # how long it lasts
+
+    def _later(self, seconds: float, then: Callable[[], None]) -> None:
+        self._timers[then] = self._loop.call_later(seconds, then)
+
+    def _look(self) -> None:
+        """Who has said nothing for long is asked, and who does not answer is gone."""
+        if self._over or (self._asked and not self._heard):
+            self._transport.abort()
+            return
+        self._asked = not self._heard
+        self._heard = False
+        if self._asked:
+            self._http2.ping()
+            self._soon()
+        self._later(self._manners.patience if self._asked else self._manners.quiet, self._look)
+
+    def leave(self) -> None:
+        """Sends the client elsewhere, and closes when its calls have ended.
+
+        Calls that it has sent before it knows are still served: so the end is named only when the notice has come.
+        """
+        if self._over:
+            return
+        self._http2.send_shutdown_notice()
+        self._http2.ping(GOODBYE)
+        self._later(NOTICED, self._notice_taken)
+        self._soon()
+
+    def _notice_taken(self) -> None:
+        if not (self._noticed or self._over):
+            self._noticed = True
+            self._http2.send_goaway()
+            self._soon()
+
+    def stop(self) -> None:
+        """Ends the calls that are still open, and the connection."""
+        for call in tuple(self._calls.values()):
+            call.stop(grpc.StatusCode.UNAVAILABLE, "this server has stopped; retry elsewhere")
+        self._flush()
+        if not self._over:
+            self._close()
+
+    def abort(self) -> None:
+        """Ends the connection as it is."""
+        self._transport.abort()
+
+    def _close(self) -> None:
+        self._http2.terminate_connection()
+        self._write()
+        self._over = True
+        self._transport.close()
