@@ -24,7 +24,7 @@ async def empty(_request: bytes, _context: Any) -> bytes:
 
 async def main() -> None:
     """Serves until it is killed."""
-    handlers: dict[str, Any] = {PATH: grpc.unary_unary_rpc_method_handler(empty, None, None)}
+    handlers: dict[str, Any] = {PATH: grpc.unary_unary_rpc_method_handler(empty, bytes, bytes)}
     serving = server(Transport(sys.argv[1]), handlers, (*OPTIONS, ("grpc.so_reuseport", 0)))
     port = serving.add_insecure_port("127.0.0.1:0")
     await serving.start()

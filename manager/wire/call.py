@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Protocol, Self
 import grpc
 from grpc import aio
 
-from manager.wire.framing import PREFIX, Headers, Metadata, framed, metadata, trailers
+from manager.wire.framing import PREFIX, Headers, Metadata, framed, metadata, trailers, written
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,11 @@ class Wire(Protocol):
     def take(self, number: int, size: int) -> None:
         """So many bytes that came were taken: as many more may come."""
 
+    def head(self, number: int, more: Headers) -> None:
+        """Begins the answer, unless it has begun."""
+
     def send(self, number: int, message: bytes) -> None:
-        """Queues a framed message, before which the head of the answer goes once."""
+        """Queues a framed message; the answer begins with the first."""
 
     async def room(self, number: int) -> None:
         """Returns when the client has taken almost all that was sent."""
@@ -239,6 +242,11 @@ class Call:
     def peer(self) -> str:
         """The client's address, as gRPC writes it."""
         return self._wire.peer
+
+    async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
+        """What goes before the first message, at once."""
+        if not self._ended:
+            self._wire.head(self._number, written(initial_metadata))
 
     def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
         """What goes with the status."""

@@ -3,7 +3,7 @@
 import re
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import TypeAlias
@@ -34,7 +34,12 @@ def framed(content: bytes) -> bytes:
 def trailers(code: grpc.StatusCode, message: str, trailing: Metadata) -> Headers:
     """How a call ended."""
     told = ((b"grpc-message", quote(message, safe=PLAIN).encode()),) if message else ()
-    return (STATUS[code], *told, *(_encoded(key, value) for key, value in trailing))
+    return (STATUS[code], *told, *written(trailing))
+
+
+def written(given: Metadata) -> Headers:
+    """Metadata of ours, as it travels."""
+    return tuple(_encoded(key, value) for key, value in given)
 
 
 def _encoded(key: str, value: str | bytes) -> tuple[bytes, bytes]:
@@ -43,14 +48,17 @@ def _encoded(key: str, value: str | bytes) -> tuple[bytes, bytes]:
     return key.encode(), value.encode()
 
 
-def metadata(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str | bytes], ...]:
+def metadata(headers: Headers) -> tuple[tuple[str, str | bytes], ...]:
     """What the caller sent beside the request."""
-    return tuple(_decoded(name, value) for name, value in headers if name not in OURS and name[:1] != b":")
+    return tuple(filter(None, map(_decoded, headers)))
 
 
 @lru_cache(256)
-def _decoded(name: bytes, value: bytes) -> tuple[str, str | bytes]:
-    """Most calls of a client bring what its last one did."""
+def _decoded(header: tuple[bytes, bytes]) -> tuple[str, str | bytes] | None:
+    """Nothing for what is not the caller's. Most calls of a client bring what its last one did."""
+    name, value = header
+    if name in OURS or name.startswith(b":"):
+        return None
     if name.endswith(b"-bin"):
         with suppress(ValueError):
             return name.decode(), b64decode(value + b"=" * (-len(value) % 4))

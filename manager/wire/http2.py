@@ -156,15 +156,19 @@ class Connection(asyncio.Protocol):
                 self._http2.acknowledge_received_data(size, number)
                 self._soon()
 
-    def send(self, number: int, message: bytes) -> None:
-        """Queues a framed message, before which the head of the answer goes once."""
-        if self._over:
-            return
-        if number not in self._headed:
+    def head(self, number: int, more: Headers = ()) -> None:
+        """Begins the answer, unless it has begun."""
+        if number not in self._headed and not self._over:
             self._headed.add(number)
-            self._http2.send_response(number, HEAD)
-        self._http2.send_data(number, message)
-        self._soon()
+            self._http2.send_response(number, (*HEAD, *more))
+            self._soon()
+
+    def send(self, number: int, message: bytes) -> None:
+        """Queues a framed message; the answer begins with the first."""
+        if not self._over:
+            self.head(number)
+            self._http2.send_data(number, message)
+            self._soon()
 
     async def room(self, number: int) -> None:
         """Returns when the client has taken almost all that was sent."""

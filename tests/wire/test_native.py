@@ -1,17 +1,23 @@
 """Our own server of gRPC on HTTP/2: what it owes to clients that are slow, gone, wrong or of bad will."""
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
 import ngh2
 import pytest
 from grpc import aio
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
 
+import manager.wire
+from manager.wire.call import Call
 from manager.wire.http2 import QUEUED, STREAM_WINDOW
 from manager.wire.listener import OPTIONS
 from manager.wire.native import Server
@@ -48,6 +54,12 @@ class Handlers:
             self.cancelled.set()
             raise
         return request
+
+    async def tell(self, request: bytes, context: Any) -> None:
+        """Begins to answer, and goes on when it may."""
+        await context.send_initial_metadata((("place", "here"), ("token-bin", b"\0\xff")))
+        await self.go_on.wait()
+        await context.write(request)
 
     async def refuse(self, request: bytes, context: Any) -> bytes:
         """Aborts."""
@@ -86,8 +98,10 @@ class Handlers:
         unary = {"Echo": self.echo, "Wait": self.wait, "Refuse": self.refuse, "Fail": self.fail}
         stream: Any = self.talk
         flood: Any = self.flood
+        tell: Any = self.tell
         return {
             **{PATH + name: grpc.unary_unary_rpc_method_handler(each, same, same) for name, each in unary.items()},
+            PATH + "Tell": grpc.unary_stream_rpc_method_handler(tell, same, same),
             PATH + "Flood": grpc.unary_stream_rpc_method_handler(flood, same, same),
             PATH + "Talk": grpc.stream_stream_rpc_method_handler(stream, same, same),
         }
@@ -146,6 +160,25 @@ async def test_what_is_no_base64_is_handed_on_as_it_is(it: Served) -> None:
     async with connected(it.port) as raw:
         assert (await asked(raw, "Echo", framed(b""), (b"some-bin", b"A"))).status == 0
     assert it.handlers.seen[0][1] == {"some-bin": "A"}
+
+
+async def test_what_goes_before_the_first_message_goes_at_once(it: Served) -> None:
+    async with connected(it.port) as raw:
+        number = await raw.call(PATH + "Tell", framed(b"x"))
+        await raw.until(lambda: b"place" in raw.answers[number].headers)
+        assert raw.answers[number].headers[b"token-bin"] == b"AP8"
+        it.handlers.go_on.set()
+        answer = await raw.answer(number)
+        assert (answer.status, answer.body) == (0, framed(b"x"))
+
+
+def test_a_call_is_all_that_handlers_ask_of_their_context() -> None:
+    folders = [Path(manager.wire.__path__[0]), Path(health.__file__).parent, Path(reflection.__file__).parent]
+    sources = [each for folder in folders for each in folder.glob("*.py") if each.name != "_sync.py"]
+    asked = {name for each in sources for name in re.findall(r"\bcontext\.([a-z_]+)\(", each.read_text())}
+    sync = {"add_callback", "is_active", "set_code", "set_details"}  # of handlers that run in threads, and of none here
+    assert {"write", "abort", "send_initial_metadata"} <= asked
+    assert asked - sync <= set(dir(Call))
 
 
 async def test_an_abort_is_one_frame_of_its_code_its_message_and_what_it_trails(it: Served) -> None:
