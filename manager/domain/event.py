@@ -77,3 +77,12 @@ class Told:
     def place(self, part: int = 0) -> ResumeToken:
         """Where a subscriber goes on who was sent `part` messages for this event, or all of them (0)."""
         return ResumeToken(self.epoch, self.revision, self.ordinal, self.nonce, part)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event with what the stream does not tell: who made the change, and the note left with a kill."""
+
+    told: Told
+    actor: str
+    note: str

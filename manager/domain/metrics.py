@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import IntEnum
 
 from manager.domain.instance import InstanceId
 
@@ -62,3 +63,24 @@ class HostStats:
     measured_at: datetime
     used_memory_bytes: int
     total_memory_bytes: int
+
+
+class MetricsKind(IntEnum):
+    """Which samples."""
+
+    SYSTEM = 1
+    PROXY = 2
+    GPU = 3
+    LLM = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which samples to look back at: those that arrived from `since` on and before `until`, in so many buckets.
+
+    Without `until` it ends now, and without `since` it begins an hour before its end.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    points: int

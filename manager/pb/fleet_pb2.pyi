@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 from manager.pb import instance_manager_pb2 as _instance_manager_pb2
 import sys
@@ -18,6 +19,27 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _MetricsKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricsKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricsKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRICS_KIND_UNSPECIFIED: _MetricsKind.ValueType  # 0
+    METRICS_KIND_SYSTEM: _MetricsKind.ValueType  # 1
+    METRICS_KIND_PROXY: _MetricsKind.ValueType  # 2
+    METRICS_KIND_GPU: _MetricsKind.ValueType  # 3
+    METRICS_KIND_LLM: _MetricsKind.ValueType  # 4
+
+class MetricsKind(_MetricsKind, metaclass=_MetricsKindEnumTypeWrapper): ...
+
+METRICS_KIND_UNSPECIFIED: MetricsKind.ValueType  # 0
+METRICS_KIND_SYSTEM: MetricsKind.ValueType  # 1
+METRICS_KIND_PROXY: MetricsKind.ValueType  # 2
+METRICS_KIND_GPU: MetricsKind.ValueType  # 3
+METRICS_KIND_LLM: MetricsKind.ValueType  # 4
+Global___MetricsKind: _TypeAlias = MetricsKind  # noqa: Y015
 
 @_typing.final
 class HealthCheckBatch(_message.Message):
@@ -330,3 +352,221 @@ class InstanceReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceReport: _TypeAlias = InstanceReport  # noqa: Y015
+
+@_typing.final
+class EventFilter(_message.Message):
+    """Every criterion is optional, and all that are given must hold; within one, any value does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    HOSTNAMES_FIELD_NUMBER: _builtins.int
+    SUBTREE_OF_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    FROM_MS_FIELD_NUMBER: _builtins.int
+    TO_MS_FIELD_NUMBER: _builtins.int
+    OLDEST_FIRST_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    subtree_of: _builtins.str
+    """Events of this instance and of all that were ever below it."""
+    from_revision: _builtins.int
+    """From this revision on, and up to that one; 0: from the oldest that is kept, and up to the newest."""
+    to_revision: _builtins.int
+    from_ms: _builtins.int
+    """From the first change at or after this time on, and up to the last one before that; 0: as above."""
+    to_ms: _builtins.int
+    oldest_first: _builtins.bool
+    """Otherwise the newest come first."""
+    page_size: _builtins.int
+    """1 to 1,000; 0: 100."""
+    page_token: _builtins.bytes
+    """`next_page_token` of the page before, with the same filter."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Events of any of these instances; at most 10,000. Of a link, the parent has one and the child another."""
+
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_instance_manager_pb2.InstanceType.ValueType]:
+        """The instance was of any of these types, before the event or after it."""
+
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_instance_manager_pb2.EventType.ValueType]:
+        """Any of these kinds, those included that a stream sends only to who asks. SYNCED and BOOKMARK are no events."""
+
+    @_builtins.property
+    def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The instance was on any of these hosts, before the event or after it; at most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        types: _abc.Iterable[_instance_manager_pb2.InstanceType.ValueType] | None = ...,
+        event_types: _abc.Iterable[_instance_manager_pb2.EventType.ValueType] | None = ...,
+        hostnames: _abc.Iterable[_builtins.str] | None = ...,
+        subtree_of: _builtins.str = ...,
+        from_revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+        from_ms: _builtins.int = ...,
+        to_ms: _builtins.int = ...,
+        oldest_first: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_types", b"event_types", "from_ms", b"from_ms", "from_revision", b"from_revision", "hostnames", b"hostnames", "ids", b"ids", "oldest_first", b"oldest_first", "page_size", b"page_size", "page_token", b"page_token", "subtree_of", b"subtree_of", "to_ms", b"to_ms", "to_revision", b"to_revision", "types", b"types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventFilter: _TypeAlias = EventFilter  # noqa: Y015
+
+@_typing.final
+class EventList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OLDEST_REVISION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.bytes
+    """Empty on the last page. Any other may hold fewer events than asked for, or none: only so much of the history is
+    looked through at a time as is answered quickly.
+    """
+    oldest_revision: _builtins.int
+    """The history is kept from this revision on."""
+    revision: _builtins.int
+    """Of the newest change when the page was read."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        next_page_token: _builtins.bytes = ...,
+        oldest_revision: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token", "oldest_revision", b"oldest_revision", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventList: _TypeAlias = EventList  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who made the change."""
+    note: _builtins.str
+    """What was left with a kill, for whoever asks later: with the instance that it was aimed at."""
+    @_builtins.property
+    def update(self) -> _instance_manager_pb2.InstanceUpdate:
+        """As the stream tells it, but that every event has its `instance`: as it was after the event, or before its removal.
+        `end_of_revision` says nothing here.
+        """
+
+    def __init__(
+        self,
+        *,
+        update: _instance_manager_pb2.InstanceUpdate | None = ...,
+        actor: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "note", b"note", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class MetricsHistoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FROM_MS_FIELD_NUMBER: _builtins.int
+    TO_MS_FIELD_NUMBER: _builtins.int
+    MAX_POINTS_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    kind: Global___MetricsKind.ValueType
+    from_ms: _builtins.int
+    """Arrived at or after this time; 0: an hour before `to_ms`."""
+    to_ms: _builtins.int
+    """Arrived before this time; 0: now."""
+    max_points: _builtins.int
+    """At most so many points, of each GPU by itself: 1 to 2,000; 0: 300."""
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        kind: Global___MetricsKind.ValueType = ...,
+        from_ms: _builtins.int = ...,
+        to_ms: _builtins.int = ...,
+        max_points: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_ms", b"from_ms", "instance_id", b"instance_id", "kind", b"kind", "max_points", b"max_points", "to_ms", b"to_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricsHistoryRequest: _TypeAlias = MetricsHistoryRequest  # noqa: Y015
+
+@_typing.final
+class MetricsHistory(_message.Message):
+    """The range in as many equal buckets as points were asked for. Of each in which samples arrived there is one message,
+    of the kind that was asked for, ordered by time: each field has its highest value in the bucket, so that no peak is
+    lost, and `timestamp_ms` is when the last of its samples arrived, by the database's clock.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    PROXY_FIELD_NUMBER: _builtins.int
+    GPU_FIELD_NUMBER: _builtins.int
+    LLM_FIELD_NUMBER: _builtins.int
+    FROM_MS_FIELD_NUMBER: _builtins.int
+    TO_MS_FIELD_NUMBER: _builtins.int
+    from_ms: _builtins.int
+    """The range, as it was understood."""
+    to_ms: _builtins.int
+    @_builtins.property
+    def system(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.SystemMetrics]: ...
+    @_builtins.property
+    def proxy(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.ProxyMetrics]: ...
+    @_builtins.property
+    def gpu(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.GpuMetrics]:
+        """Ordered by time, then by `gpu_index`."""
+
+    @_builtins.property
+    def llm(self) -> _containers.RepeatedCompositeFieldContainer[_instance_manager_pb2.LlmMetrics]: ...
+    def __init__(
+        self,
+        *,
+        system: _abc.Iterable[_instance_manager_pb2.SystemMetrics] | None = ...,
+        proxy: _abc.Iterable[_instance_manager_pb2.ProxyMetrics] | None = ...,
+        gpu: _abc.Iterable[_instance_manager_pb2.GpuMetrics] | None = ...,
+        llm: _abc.Iterable[_instance_manager_pb2.LlmMetrics] | None = ...,
+        from_ms: _builtins.int = ...,
+        to_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_ms", b"from_ms", "gpu", b"gpu", "llm", b"llm", "proxy", b"proxy", "system", b"system", "to_ms", b"to_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricsHistory: _TypeAlias = MetricsHistory  # noqa: Y015

@@ -65,6 +65,16 @@ class FleetServiceStub:
                 request_serializer=instance__manager__pb2.InstanceRequest.SerializeToString,
                 response_deserializer=fleet__pb2.InstanceReport.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/instance_manager.FleetService/ListEvents',
+                request_serializer=fleet__pb2.EventFilter.SerializeToString,
+                response_deserializer=fleet__pb2.EventList.FromString,
+                _registered_method=True)
+        self.GetMetricsHistory = channel.unary_unary(
+                '/instance_manager.FleetService/GetMetricsHistory',
+                request_serializer=fleet__pb2.MetricsHistoryRequest.SerializeToString,
+                response_deserializer=fleet__pb2.MetricsHistory.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -114,6 +124,20 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """What has changed, in pages, as far back as the history is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMetricsHistory(self, request, context):
+        """What an instance, living or dead, has posted of one kind, thinned out. NOT_FOUND for an id that never was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +170,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.DescribeInstance,
                     request_deserializer=instance__manager__pb2.InstanceRequest.FromString,
                     response_serializer=fleet__pb2.InstanceReport.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=fleet__pb2.EventFilter.FromString,
+                    response_serializer=fleet__pb2.EventList.SerializeToString,
+            ),
+            'GetMetricsHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetricsHistory,
+                    request_deserializer=fleet__pb2.MetricsHistoryRequest.FromString,
+                    response_serializer=fleet__pb2.MetricsHistory.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +344,60 @@ class FleetService:
             '/instance_manager.FleetService/DescribeInstance',
             instance__manager__pb2.InstanceRequest.SerializeToString,
             fleet__pb2.InstanceReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instance_manager.FleetService/ListEvents',
+            fleet__pb2.EventFilter.SerializeToString,
+            fleet__pb2.EventList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetricsHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instance_manager.FleetService/GetMetricsHistory',
+            fleet__pb2.MetricsHistoryRequest.SerializeToString,
+            fleet__pb2.MetricsHistory.FromString,
             options,
             channel_credentials,
             insecure,

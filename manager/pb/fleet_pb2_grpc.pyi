@@ -32,6 +32,10 @@ class FleetServiceStub:
     """
     DescribeInstance: _aio.UnaryUnaryMultiCallable[_instance_manager_pb2.InstanceRequest, _fleet_pb2.InstanceReport]
     """What is known of an instance, living or dead, and why it died. NOT_FOUND for an id that never was."""
+    ListEvents: _aio.UnaryUnaryMultiCallable[_fleet_pb2.EventFilter, _fleet_pb2.EventList]
+    """What has changed, in pages, as far back as the history is kept."""
+    GetMetricsHistory: _aio.UnaryUnaryMultiCallable[_fleet_pb2.MetricsHistoryRequest, _fleet_pb2.MetricsHistory]
+    """What an instance, living or dead, has posted of one kind, thinned out. NOT_FOUND for an id that never was."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -86,5 +90,21 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_instance_manager_pb2.InstanceRequest, _abc.Awaitable[_fleet_pb2.InstanceReport]],
     ) -> _abc.Awaitable[_fleet_pb2.InstanceReport]:
         """What is known of an instance, living or dead, and why it died. NOT_FOUND for an id that never was."""
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _fleet_pb2.EventFilter,
+        context: _aio.ServicerContext[_fleet_pb2.EventFilter, _abc.Awaitable[_fleet_pb2.EventList]],
+    ) -> _abc.Awaitable[_fleet_pb2.EventList]:
+        """What has changed, in pages, as far back as the history is kept."""
+
+    @_abc_1.abstractmethod
+    def GetMetricsHistory(
+        self,
+        request: _fleet_pb2.MetricsHistoryRequest,
+        context: _aio.ServicerContext[_fleet_pb2.MetricsHistoryRequest, _abc.Awaitable[_fleet_pb2.MetricsHistory]],
+    ) -> _abc.Awaitable[_fleet_pb2.MetricsHistory]:
+        """What an instance, living or dead, has posted of one kind, thinned out. NOT_FOUND for an id that never was."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _aio.Server) -> None: ...

@@ -1,4 +1,4 @@
 """Generated from proto/ by `make proto`; never edited."""
 
-PROTO_VERSION = "7c153cd092643bb1eaa9541f64371c4bf5e928960a9c51e14b69dbe78f1c21ff"
-ACCEPTED = frozenset({"7c153cd092643bb1eaa9541f64371c4bf5e928960a9c51e14b69dbe78f1c21ff"})
+PROTO_VERSION = "f2effb5a1ec0ab1f245f983e0e4e2444178ca1730f5f7f0005168088706bde64"
+ACCEPTED = frozenset({"f2effb5a1ec0ab1f245f983e0e4e2444178ca1730f5f7f0005168088706bde64"})

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -12,7 +13,7 @@ from manager.domain.event import EventType, Told
 from manager.domain.filter import ResumeToken
 from manager.domain.instance import Cause, Instance, InstanceId
 from manager.domain.refusals import EpochChanged, HistoryGone
-from manager.repository.driver import Row, rows
+from manager.repository.driver import rows
 from manager.repository.instances import instance_of, with_status
 from manager.repository.state import decode, services_of
 
@@ -69,7 +70,7 @@ async def read(connection: AsyncConnection, after: tuple[int, int], limit: int, 
         raise gone(kept)
     if nonce is not None and found[0].begun != nonce:
         raise changed()
-    events = [_told(row) for row in found if row.revision is not None]
+    events = [told_of(row) for row in found if row.revision is not None]
     for each, following in pairwise(events):
         each.last = each.revision != following.revision
     more = len(events) > limit
@@ -85,7 +86,8 @@ def gone(kept: int) -> HistoryGone:
     return HistoryGone(f"the history is kept from revision {kept + 1} on: list again, and go on from its resume_token")
 
 
-def _told(row: Row) -> Told:
+def told_of(row: Any) -> Told:
+    """An event from a row of it, with the epoch that it is read in and its `size`."""
     before = None if row.before is None else decode(row.instance_id, row.before)
     same = row.before == row.after
     return Told(

@@ -171,6 +171,7 @@ event = Table(
     _check("event_cause_known", "cause between 1 and 3"),
     _check("event_order", "revision > 0 and ordinal >= 0"),
     _check("event_removed_has_cause", "(type = 2) = (cause is not null and root_cause is not null)"),
+    Index("event_of", "instance_id", "revision", "ordinal"),
 )
 
 history_epoch = Table(

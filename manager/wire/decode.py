@@ -10,10 +10,13 @@ from uuid import UUID
 
 from manager.domain.calls import Kill, Link, Offer, Registration, Update
 from manager.domain.event import SEED, EventType
+from manager.domain.excerpt import NEWEST, PAGE_USUAL, Bookmark, Excerpt
+from manager.domain.excerpt import PAGE_LIMIT as EXCERPT_LIMIT
 from manager.domain.filter import PAGE_LIMIT, Cursor, Filter, ResumeToken
 from manager.domain.instance import RESERVED_LABEL, Cause, InstanceId, InstanceType, Service, ServiceType, Status
-from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
+from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample, Window
 from manager.domain.refusals import InvalidRequest
+from manager.pb import fleet_pb2 as fleet_pb
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import stats_service_pb2 as stats_pb
 
@@ -299,6 +302,66 @@ def event_types(message: pb.SubscribeRequest) -> frozenset[EventType]:
 
 def _event_type(field: str, value: int) -> EventType:
     return member(field, EventType, value)
+
+
+EXCERPT_TOKEN = struct.Struct("!B16sqi8s")
+
+
+def excerpt(message: fleet_pb.EventFilter) -> tuple[Excerpt, int, Bookmark | None]:
+    """The part of the history that ListEvents asks for, the page size, and where the page begins."""
+    if not 0 <= message.page_size <= EXCERPT_LIMIT:
+        raise InvalidRequest("page_size", f"must be 1 to {EXCERPT_LIMIT}, or 0 for {PAGE_USUAL}")
+    wanted = Excerpt(
+        ids=_each("ids", message.ids, instance_id),
+        types=_each("types", message.types, lambda field, each: member(field, InstanceType, each)),
+        kinds=_each("event_types", message.event_types, _event_type),
+        hostnames=_each("hostnames", message.hostnames, lambda field, each: line(field, each, HOST_LENGTH)),
+        subtree_of=optional_id("subtree_of", message.subtree_of),
+        first=_revision("from_revision", message.from_revision),
+        last=_revision("to_revision", message.to_revision) or NEWEST,
+        since=optional_moment("from_ms", message.from_ms),
+        until=optional_moment("to_ms", message.to_ms),
+        oldest_first=message.oldest_first,
+    )
+    return wanted, message.page_size or PAGE_USUAL, _bookmark(message.page_token, wanted)
+
+
+def _bookmark(token: bytes, wanted: Excerpt) -> Bookmark | None:
+    if not token:
+        return None
+    try:
+        version, epoch, revision, ordinal, digest = EXCERPT_TOKEN.unpack(token)
+    except struct.error:
+        version = 0
+    if version != 1 or not 0 <= revision <= NEWEST:
+        raise InvalidRequest("page_token", "must be the next_page_token of ListEvents")
+    if digest != wanted.digest:
+        raise InvalidRequest("page_token", "is of a list with another filter")
+    return Bookmark(UUID(bytes=epoch), revision, ordinal)
+
+
+def _revision(field: str, value: int) -> int:
+    if not 0 <= value < NEWEST:
+        raise InvalidRequest(field, "must be a revision, or 0")
+    return value
+
+
+def optional_moment(field: str, milliseconds: int) -> datetime | None:
+    """As `moment`; 0 for none."""
+    return moment(field, milliseconds) if milliseconds else None
+
+
+POINTS, POINTS_USUAL = 2_000, 300
+
+
+def window(message: fleet_pb.MetricsHistoryRequest) -> Window:
+    """How far GetMetricsHistory looks back, and how closely."""
+    if not 0 <= message.max_points <= POINTS:
+        raise InvalidRequest("max_points", f"must be 1 to {POINTS}, or 0 for {POINTS_USUAL}")
+    since, until = optional_moment("from_ms", message.from_ms), optional_moment("to_ms", message.to_ms)
+    if message.to_ms and message.from_ms >= message.to_ms:
+        raise InvalidRequest("to_ms", "must be later than from_ms")
+    return Window(since, until, message.max_points or POINTS_USUAL)
 
 
 def proxy_sample(message: pb.ProxyMetrics) -> ProxySample:

@@ -5,15 +5,17 @@ from datetime import UTC, datetime, timedelta
 from random import random
 
 from manager.domain.calls import Outcome
-from manager.domain.event import EventType
+from manager.domain.event import Entry, EventType
+from manager.domain.excerpt import Bookmark, Excerpt
 from manager.domain.filter import Cursor, Filter, ResumeToken
 from manager.domain.instance import Check, Instance, Service
 from manager.domain.lens import Sight
 from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
+from manager.pb import fleet_pb2 as fleet_pb
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import stats_service_pb2 as stats_pb
 from manager.subscription import Update
-from manager.wire.decode import PAGE_TOKEN, RESUME_TOKEN
+from manager.wire.decode import EXCERPT_TOKEN, PAGE_TOKEN, RESUME_TOKEN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -135,6 +137,23 @@ def _why(sight: Sight, message: pb.InstanceUpdate) -> None:
     elif sight.told.cause is not None:
         message.cause = pb.Cause.ValueType(sight.told.cause)
         message.root_cause_id = str(sight.told.root)
+
+
+def event(value: Entry) -> fleet_pb.Event:
+    """An event of the past, with its instance whatever its kind."""
+    told = value.told
+    message = fleet_pb.Event(
+        update=_message(Sight(told.type, told, told.after), told.place()), actor=value.actor, note=value.note
+    )
+    known = told.after or told.before
+    if not message.update.HasField("instance") and known is not None:
+        message.update.instance.CopyFrom(instance(known))
+    return message
+
+
+def excerpt_token(value: Bookmark, wanted: Excerpt) -> bytes:
+    """Where the next page of ListEvents begins."""
+    return EXCERPT_TOKEN.pack(1, value.epoch.bytes, value.revision, value.ordinal, wanted.digest)
 
 
 def bookmark(place: ResumeToken, revision: int) -> bytes:

@@ -1,20 +1,23 @@
 """FleetService: beyond the seed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
 from grpc import aio
 
 from manager.checks import Checks
+from manager.domain.excerpt import Bookmark
 from manager.domain.filter import ResumeToken
 from manager.domain.instance import InstanceId
+from manager.domain.metrics import GpuSample, LlmSample, MetricsKind, ProxySample, SystemSample
 from manager.domain.refusals import NotFound
 from manager.pb import fleet_pb2 as pb
 from manager.pb import fleet_pb2_grpc as grpc_pb
 from manager.pb.instance_manager_pb2 import InstanceRequest, SubscribeRequest
-from manager.repository import listing
+from manager.repository import excerpt, listing
 from manager.repository.database import Readers
+from manager.repository.metrics_history import look_back
 from manager.samples import Samples
 from manager.turns import Turns
 from manager.wire import batches, decode, encode
@@ -24,6 +27,15 @@ from manager.wire.status import failure_of
 from manager.wire.subscribing import Subscribing, stalled
 
 Context = aio.ServicerContext[Any, Any]
+
+BYTES_LIMIT = 3 * 1024 * 1024
+# Each kind of metrics: its samples, and the field of the answer that they fill.
+KINDS: dict[MetricsKind, tuple[type[Any], str, Callable[[Any], Any]]] = {
+    MetricsKind.SYSTEM: (SystemSample, "system", encode.system_metrics),
+    MetricsKind.PROXY: (ProxySample, "proxy", encode.proxy_metrics),
+    MetricsKind.GPU: (GpuSample, "gpu", encode.gpu_metrics),
+    MetricsKind.LLM: (LlmSample, "llm", encode.llm_metrics),
+}
 
 
 class FleetService(grpc_pb.FleetServiceServicer):
@@ -82,10 +94,43 @@ class FleetService(grpc_pb.FleetServiceServicer):
         async with self._readers.use() as connection:
             chain, actor, note = await listing.describe(connection, wanted)
         if not chain:
-            raise NotFound(f"no instance {wanted} was ever registered, or its record is past the retention")
+            raise never_was(wanted)
         first, *above = map(encode.instance, chain)
         causes = above if first.died_at_ms else []
         return pb.InstanceReport(instance=first, causes=causes, actor=actor, note=note)
+
+    async def ListEvents(self, request: pb.EventFilter, context: Context) -> pb.EventList:
+        wanted, size, after = decode.excerpt(request)
+        async with self._readers.snapshot() as connection:
+            page = await excerpt.read(connection, wanted, after, size)
+        answer = pb.EventList(oldest_revision=page.oldest, revision=page.head)
+        following, room = page.next, BYTES_LIMIT
+        for before, entry in zip([None, *page.entries], page.entries, strict=False):
+            message = encode.event(entry)
+            room -= message.ByteSize() + 8
+            if before and room < 0:
+                following = Bookmark(before.told.epoch, *before.told.key)
+                break
+            answer.events.append(message)
+        if following is not None:
+            answer.next_page_token = encode.excerpt_token(following, wanted)
+        return answer
+
+    async def GetMetricsHistory(self, request: pb.MetricsHistoryRequest, context: Context) -> pb.MetricsHistory:
+        wanted, window = decode.instance_id("instance_id", request.instance_id), decode.window(request)
+        kind, field, encoded = KINDS[decode.member("kind", MetricsKind, request.kind)]
+        async with self._readers.use() as connection:
+            past = await look_back(connection, kind, wanted, window)
+        if past is None:
+            raise never_was(wanted)
+        answer = pb.MetricsHistory(from_ms=encode.milliseconds(past.since), to_ms=encode.milliseconds(past.until))
+        getattr(answer, field).extend(map(encoded, past.points))
+        return answer
+
+
+def never_was(instance_id: InstanceId) -> NotFound:
+    """What is said of an id that even the dead do not have."""
+    return NotFound(f"no instance {instance_id} was ever registered, or its record is past the retention")
 
 
 def _instance_id(value: str) -> InstanceId:

@@ -27,6 +27,7 @@ from manager.domain.calls import Registration
 from manager.domain.filter import Filter
 from manager.domain.instance import InstanceId, InstanceType
 from manager.presence import new_id
+from manager.repository import excerpt
 from manager.repository.database import connect
 from manager.repository.listing import CRITERIA, PAGE, living
 from manager.repository.metrics import FORGET, TABLE
@@ -165,6 +166,11 @@ def statements() -> Iterator[tuple[str, TextClause | str]]:
             f"listing.PAGE[{','.join(given)}]",
             PAGE.format(criteria=" and ".join(("true", *(CRITERIA[each] for each in given)))),
         )
+    for whose in [(), *excerpt.WHOSE]:
+        for given in [(), *combinations(excerpt.CRITERIA, 1), *combinations(excerpt.CRITERIA, 3)]:
+            for oldest_first in (False, True):
+                name = f"excerpt.page[{','.join(given + whose)}]{'' if oldest_first else ' newest first'}"
+                yield name, excerpt.page((*given, *whose), oldest_first=oldest_first)
 
 
 STATEMENTS = dict(statements())

@@ -86,6 +86,21 @@ def complete(kind: Descriptor, one: str, other: str) -> Any:
             llm=[pb.LlmMetrics(**sample)],
         ),
     }
+    requests["EventFilter"] = fleet_pb2.EventFilter(
+        ids=[one],
+        types=[pb.CHROME_BROWSER],
+        event_types=[pb.ADDED],
+        hostnames=["host"],
+        subtree_of=other,
+        from_revision=1,
+        to_revision=2,
+        from_ms=1,
+        to_ms=2,
+        page_size=10,
+    )
+    requests["MetricsHistoryRequest"] = fleet_pb2.MetricsHistoryRequest(
+        instance_id=one, kind=fleet_pb2.METRICS_KIND_GPU, from_ms=1, to_ms=2, max_points=10
+    )
     requests["AddInstancesRequest"] = fleet_pb2.AddInstancesRequest(instances=[requests["InstanceDescription"]])
     requests["KillInstancesRequest"] = fleet_pb2.KillInstancesRequest(kills=[requests["KillRequest"]])
     return requests[kind.name]

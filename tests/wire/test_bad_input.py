@@ -358,6 +358,11 @@ WRONG_NUMBERS: dict[str, list[float]] = {
     "gpu_index": [1024, 2**32 - 1],
     "utilization_percent": [float("nan"), float("inf"), float("-inf"), -0.1, 100.1, 1e308],
     "page_size": [-1, 10_001, 2**31 - 1, -(2**31)],
+    "from_ms": [-1, 253402300800000],
+    "to_ms": [-1, 253402300800000],
+    "from_revision": [-1, 2**62, 2**63 - 1],
+    "to_revision": [-1, 2**62, 2**63 - 1],
+    "max_points": [-1, 2_001, 2**31 - 1],
 }
 
 
