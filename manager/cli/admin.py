@@ -3,17 +3,34 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 
-from manager.cli.serve import fail, say, settings_of
+from manager.cli.output import Shown
+from manager.cli.serve import fail, settings_of
+from manager.cli.table import Column, Sheet
 from manager.domain.grace import EPOCH_GRACE
 from manager.repository.database import Session, engine_of, refusal_of
 from manager.repository.turn import give_grace, open_epoch
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    action: str
+    result: str
+
+
+DONE: Sheet[_Done] = Sheet(
+    columns=(Column("action", lambda told: told.action), Column("result", lambda told: told.result)),
+    name=lambda told: told.action,
+    document=asdict,
+)
+
+
 def admin(
+    shown: Shown,
     action: Annotated[
         str,
         typer.Argument(
@@ -29,7 +46,13 @@ def admin(
     looks like before. Say it here, and streams from the lost future are refused, and everybody alive is given time.
 
     grace: nobody who is alive expires for five minutes, for instance while a network is mended.
+
+    \b
+    Examples:
+      imctl admin grace
+      imctl admin new-epoch --reason "the volume was rolled back"
     """
+    printer = shown.of(DONE)
     if action not in ACTIONS:
         raise typer.BadParameter(f"there are only {' and '.join(ACTIONS)}")
     url = settings_of().database_url
@@ -41,7 +64,7 @@ def admin(
         if refusal_of(error) is None:
             raise
         fail(f"the database cannot be used: {error}")
-    say(said)
+    printer.one(_Done(action, said))
 
 
 async def _open(url: str, reason: str) -> str:

@@ -4,8 +4,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import NoReturn
 
 import typer
+from typer.exceptions import TyperException
+
+from manager.cli.codes import Exit
+from manager.cli.options import expanded
+from manager.cli.say import say
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +28,31 @@ VERBS = {
     "dev": Verb("Start PostgreSQL, migrate, and serve: all that development needs.", "embedded"),
     "serve": Verb("Serve on the database that DATABASE_URL names.", "server"),
     "migrate": Verb("Bring the schema of DATABASE_URL up to this release's.", "server"),
-    "get": Verb("List the living fleet, or describe one instance, dead or alive.", "run"),
-    "kill": Verb("Kill an instance and all its descendants.", "run"),
+    "get": Verb("List the living fleet, or a part of it.", "run"),
+    "describe": Verb("Tell all that is known of one instance, dead or alive.", "run"),
+    "kill": Verb("Kill instances and all their descendants.", "run"),
+    "run": Verb("Run a command as an instance, for as long as the manager lets it live.", "run", takes_command=True),
     "sql": Verb("Open psql on the database of `imctl dev`.", "embedded", takes_command=True),
     "admin": Verb("Tell the database what only an operator can know.", "server"),
-    "run": Verb("Run a command as an instance, for as long as the manager lets it live.", "run", takes_command=True),
+    "version": Verb("Tell which release this is.", "run"),
 }
 
 
-def imctl(arguments: Sequence[str]) -> None:
-    """Runs the verb that the arguments name. Exits: 0 ok, 1 failed, 2 usage, and what `manager.cli.exits` lists."""
+def imctl(arguments: Sequence[str]) -> NoReturn:
+    """Runs the verb that the arguments name, and exits as `manager.cli.exits` lists it."""
     called = next((each for each in arguments if not each.startswith("-")), "")
-    app(called)(args=list(arguments), prog_name="imctl")
+    command = typer.main.get_command(app(called))
+    try:
+        code = command.main(list(arguments) or ["--help"], prog_name="imctl", standalone_mode=False)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)  # what verbs raise themselves has none
+        command_path = context.command_path if context else f"imctl {called}" if called in VERBS else "imctl"
+        say(error.format_message().removeprefix("Invalid value: "), f"see `{command_path} --help`")
+        code = error.exit_code
+    except typer.Abort:  # the end of the input where an answer was asked for
+        say("there was no answer")
+        code = Exit.FAILED
+    sys.exit(code or 0)
 
 
 def app(called: str = "") -> typer.Typer:
@@ -41,7 +60,6 @@ def app(called: str = "") -> typer.Typer:
     made = typer.Typer(
         help="The Instance Manager: who is in the fleet, who belongs to whom, who is alive.",
         add_completion=False,
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # plain text: it starts faster, and logs take it as it is
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -49,7 +67,7 @@ def app(called: str = "") -> typer.Typer:
     for name, verb in VERBS.items():
         settings = {"allow_interspersed_args": not verb.takes_command}
         function = loaded(name, verb) if name == called else unloaded
-        made.command(name, short_help=verb.help, context_settings=settings)(function)
+        made.command(name, short_help=verb.help, context_settings=settings)(expanded(function))
     return made
 
 

@@ -1,32 +1,41 @@
-"""What the client verbs share: where the manager is, and what the end of a call means to a shell."""
+"""What the client verbs share: a client, and what the end of a question means to a shell."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
-from manager.cli import parse
+from manager.cli.codes import Exit
+from manager.cli.connection import Connection, Target
 from manager.cli.exits import exit_of
-from manager.cli.messages import ADVICE_OF_EXIT, say
+from manager.cli.messages import ADVICE_OF_EXIT
+from manager.cli.say import say
 from manager.client import Client, ManagerError
 
-Address = Annotated[
-    str, typer.Option("--address", envvar="IM_ADDRESS", help="The manager; several with commas.", metavar="HOST:PORT")
-]
-NEAR = "127.0.0.1:50052"
+Question = Callable[[Client], Awaitable[int]]
 
 
-def ask(address: str, question: Callable[[Client], Awaitable[int]]) -> NoReturn:
-    """Puts a question to the manager at `address`, and exits with the question's code or that of its failure."""
-    raise typer.Exit(asyncio.run(_ask(parse.addresses(address), address, question)))
+def ask(at: Connection, question: Question) -> NoReturn:
+    """Puts a question to the manager, and exits with the question's code or that of its failure."""
+    logging.getLogger("manager.client").addHandler(logging.NullHandler())  # what is to be said is said here
+    raise typer.Exit(asyncio.run(_ask(at.target(), question)))
 
 
-async def _ask(addresses: tuple[str, ...], where: str, question: Callable[[Client], Awaitable[int]]) -> int:
-    async with Client(*addresses) as client:
-        try:
+async def _ask(target: Target, question: Question) -> int:
+    try:
+        async with Client(*target.addresses, access=target.access) as client:
             return await question(client)
-        except ManagerError as error:
-            code = exit_of(error)
-            say(f"{where}: {error}", ADVICE_OF_EXIT.get(code, ""))
-            return code
+    except ManagerError as error:
+        return failed(target, error)
+    except OSError as error:  # none of several names is known
+        say(f"{target}: {error}", ADVICE_OF_EXIT[Exit.UNREACHABLE])
+        return Exit.UNREACHABLE
+
+
+def failed(target: Target, error: ManagerError) -> int:
+    """Says what became of a call, and what to do; the exit code."""
+    code = exit_of(error)
+    say(f"{target}: {error}", ADVICE_OF_EXIT.get(code, "try again, or ask whoever runs the manager"))
+    return code

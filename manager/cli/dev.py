@@ -37,6 +37,11 @@ def dev(
     """Start PostgreSQL, migrate, and serve gRPC on [::1] and 127.0.0.1: all that development needs.
 
     Data is kept between starts, in a folder that is named at the start.
+
+    \b
+    Examples:
+      imctl dev
+      imctl dev --ephemeral --port 0
     """
     choices: dict[str, Any] = {"bind": bind or ["[::1]", "127.0.0.1"], "port": port}
     choices |= {"start_grace": GRACE, "outage_grace": GRACE}

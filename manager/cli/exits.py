@@ -1,7 +1,6 @@
-"""The exit codes of `imctl`, and which error ends in which."""
+"""Which error ends in which exit code."""
 
-from enum import IntEnum
-
+from manager.cli.codes import Exit
 from manager.client.errors import (
     DeniedError,
     ExhaustedError,
@@ -14,28 +13,6 @@ from manager.client.errors import (
     UnavailableError,
 )
 from manager.client.notices import Ending
-
-
-class Exit(IntEnum):
-    """Why `imctl` ended. From 10 on: why it ended a command."""
-
-    OK = 0
-    FAILED = 1
-    USAGE = 2
-    NOT_FOUND = 3
-    UNREACHABLE = 4
-    DENIED = 5
-    PROTO_VERSION = 6
-    CONFLICT = 7
-    CONDITION = 8
-    DEAD = 10
-    UNKNOWN = 11
-    LOST = 12
-    ORPHANED = 13
-    CANNOT_START = 126
-    NO_COMMAND = 127
-    INTERRUPTED = 130
-
 
 # the first that fits
 EXIT_OF_ERROR: dict[type[ManagerError], Exit] = {

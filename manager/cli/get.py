@@ -1,64 +1,69 @@
-"""`imctl get`: the living fleet, or one instance of it."""
+"""`imctl get`: the living fleet, a part of it, or single instances."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from google.protobuf.json_format import MessageToJson
 
-from manager.cli import parse
-from manager.cli.call import NEAR, Address, ask
-from manager.cli.exits import Exit
+from manager.cli import identity, parse
+from manager.cli.call import ask
+from manager.cli.codes import Exit
+from manager.cli.connection import Connection
+from manager.cli.living import living
+from manager.cli.output import Printer, Shown
+from manager.cli.selection import Selection
+from manager.cli.sheets import INSTANCES
 from manager.client import Client
-from manager.pb.instance_manager_pb2 import InstanceDescription, InstanceFilter, InstanceType, ServiceType
-from manager.pb.instance_manager_pb2 import InstanceRequest as One
+from manager.pb.instance_manager_pb2 import InstanceDescription, InstanceRequest
 
-PAGE = 1_000
-COLUMNS = ("ID", "TYPE", "HOSTNAME", "PARENT", "SERVICES")
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    ids: Sequence[str]
+    selection: Selection
+    states: frozenset[int]
 
 
 def get(
-    instance_id: Annotated[str, typer.Argument(help="One instance, dead or alive, in full.", metavar="[ID]")] = "",
-    kinds: Annotated[list[str] | None, typer.Option("--type", help="Only of this type.", metavar="TYPE")] = None,
-    subtree: Annotated[str, typer.Option("--subtree", help="Only this one and all below it.", metavar="ID")] = "",
-    address: Address = NEAR,
+    at: Connection,
+    shown: Shown,
+    selection: Selection,
+    ids: Annotated[list[str] | None, typer.Argument(help="Only these, dead or alive.", metavar="[ID]...")] = None,
+    states: Annotated[
+        list[str] | None,
+        typer.Option("--status", help="healthy or stale; both otherwise.", metavar="STATUS"),
+    ] = None,
 ) -> None:
-    """List the living fleet; or say all that is known of one instance, and why it died."""
-    wanted = InstanceFilter(types=[parse.instance_type(each) for each in kinds or ()], subtree_of=subtree)
-    wanted.page_size = PAGE
-    ask(address, lambda client: _describe(client, instance_id) if instance_id else _list(client, wanted))
+    """List the living fleet, or a part of it.
+
+    \b
+    Examples:
+      imctl get
+      imctl get --type CHROME_BROWSER --host gpu-7 -o wide
+      imctl get --label team=search --sort-by=-created
+      imctl get -o name --status stale
+      imctl get 7f3a -o yaml
+    """
+    printer = shown.of(INSTANCES)
+    selection.check()
+    asked = _Asked(ids or (), selection, frozenset(map(parse.status, states or ())))
+    if asked.ids and (selection.given or asked.states):
+        raise typer.BadParameter("ids and filters exclude each other")
+    ask(at, lambda client: _get(client, asked, printer))
 
 
-async def _describe(client: Client, instance_id: str) -> int:
-    report = await client.fleet.DescribeInstance(One(instance_id=instance_id))
-    print(MessageToJson(report, preserving_proto_field_name=True))
+async def _get(client: Client, asked: _Asked, printer: Printer[InstanceDescription]) -> int:
+    found = await (_named(client, asked.ids) if asked.ids else _selected(client, asked))
+    printer.many(found)
     return Exit.OK
 
 
-async def _list(client: Client, wanted: InstanceFilter) -> int:
-    rows = [_row(each) async for each in _pages(client, wanted)]
-    for line in _aligned([COLUMNS, *rows]):
-        print(line)
-    return Exit.OK
+async def _named(client: Client, ids: Sequence[str]) -> list[InstanceDescription]:
+    wanted = await identity.whole(client, ids)
+    return [(await client.fleet.DescribeInstance(InstanceRequest(instance_id=each))).instance for each in wanted]
 
 
-async def _pages(client: Client, wanted: InstanceFilter) -> AsyncIterator[InstanceDescription]:
-    while True:
-        page = await client.get.GetAllInstances(wanted)
-        for each in page.instances:
-            yield each
-        if not page.next_page_token:
-            return
-        wanted.page_token = page.next_page_token
-
-
-def _row(one: InstanceDescription) -> tuple[str, ...]:
-    services = (f"{ServiceType.Name(each.service_type)}={each.host}:{each.port}{each.path}" for each in one.services)
-    kind = InstanceType.Name(one.instance_type)
-    return (one.instance_id, kind, one.hostname, one.parent_id or "-", " ".join(services) or "-")
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+async def _selected(client: Client, asked: _Asked) -> list[InstanceDescription]:
+    fleet = await living(client, **await asked.selection.wanted(client))
+    return [one for one in fleet.instances if not asked.states or one.status in asked.states]

@@ -1,9 +1,8 @@
 """What `imctl run` tells a person, on stderr: stdout belongs to the command."""
 
-import sys
-from contextlib import suppress
-
-from manager.cli.exits import Exit, exit_of
+from manager.cli.codes import Exit
+from manager.cli.exits import exit_of
+from manager.cli.say import say
 from manager.client import (
     BackInReach,
     ManagerError,
@@ -28,7 +27,8 @@ ADVICE_OF_EXIT = {
     Exit.UNREACHABLE: "start one with `imctl dev`, or name it: --address HOST:PORT or IM_ADDRESS",
     Exit.PROTO_VERSION: "install the release of imctl that fits the manager: pip install -U 'instance-manager[run]'",
     Exit.DENIED: "ask whoever runs the manager for access",
-    Exit.USAGE: "see `imctl run --help`",
+    Exit.USAGE: "see the command's --help",
+    Exit.NOT_FOUND: "`imctl get` lists the living",
 }
 ADVICE_OF_REASON: dict[Reason.ValueType, str] = {
     REASON_DEAD: "an id never lives twice: leave --id out, or choose another",
@@ -36,14 +36,6 @@ ADVICE_OF_REASON: dict[Reason.ValueType, str] = {
     REASON_UNKNOWN_PARENT: "start the parent first, or name another by --parent, or none by --no-parent",
     REASON_PARENT_DEAD: "start the parent anew, or name another by --parent, or none by --no-parent",
 }
-
-
-def say(what: str, then: str = "") -> None:
-    """A line what is the matter, and where something can be done about it a line what."""
-    with suppress(OSError):  # a terminal that is gone must not stop the cleaning up
-        for start, line in (("imctl: ", what), ("       ", then)):
-            if line:
-                print(f"{start}{line}", file=sys.stderr, flush=True)
 
 
 def report(notice: Notice) -> None:

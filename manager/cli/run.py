@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from manager.cli import parse
+from manager.cli.connection import Connection
 from manager.cli.supervisor import Plan, supervise
 from manager.client import Policy
 from manager.pb.instance_manager_pb2 import InstanceDescription
 
 
 def run(
+    at: Connection,
     command: Annotated[
         list[str], typer.Argument(help="The command and its arguments, after `--`. It must stay in the foreground.")
     ],
@@ -54,10 +56,6 @@ def run(
         bool, typer.Option("--strict", help="Go on without the manager only for the timeout, not --orphan-after.")
     ] = False,
     grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds between TERM and KILL.")] = 5,
-    address: Annotated[
-        str,
-        typer.Option("--address", envvar="IM_ADDRESS", help="The manager; several with commas.", metavar="HOST:PORT"),
-    ] = "127.0.0.1:50052",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing as long as all is well.")] = False,
 ) -> None:
     """Run a command as an instance, for as long as the manager lets it live.
@@ -83,6 +81,11 @@ def run(
     126  the command cannot be started
     127  there is no such command
     129, 130, 143  stopped by HUP, Ctrl-C, TERM
+
+    \b
+    Examples:
+      imctl run --type VLLM --service VLLM_OPENAI_COMPATIBLE=8000 -- vllm serve some/model
+      imctl run --type BROWSER_BACKEND -- imctl run --type CHROME_BROWSER -- chromium --headless
     """
     host = hostname or socket.gethostname()
     description = InstanceDescription(
@@ -95,5 +98,5 @@ def run(
         timeout_ms=round((timeout or 0) * 1000),
     )
     policy = Policy(orphan_after, strict)
-    plan = Plan(tuple(command), description, parse.addresses(address), policy, grace, quiet)
+    plan = Plan(tuple(command), description, at.target(), policy, grace, quiet)
     raise typer.Exit(asyncio.run(supervise(plan)))

@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from manager import __version__
-from manager.cli.exits import Exit
+from manager.cli.codes import Exit
 from manager.domain.refusals import Refusal
 from manager.pb.version import PROTO_VERSION
 from manager.settings import Settings, Transport
@@ -41,6 +41,11 @@ def serve(bind: Bind = None, port: Port = None, workers: Workers = None, transpo
 
     The schema is never touched: `imctl migrate` brings it up to date first. Every setting is an environment
     variable, listed in docs/settings.md.
+
+    \b
+    Examples:
+      DATABASE_URL=postgresql://im_server@db/instance_manager imctl serve
+      imctl serve --bind 10.0.0.1 --workers 4
     """
     settings = settings_of(bind=bind, port=port, workers=workers, transport=transport)
     if not settings.database_url:

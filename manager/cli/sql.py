@@ -20,7 +20,12 @@ def sql(
 ) -> None:
     """Open psql on the database of a running `imctl dev`, as the role that it serves as.
 
-    `imctl sql -- -c 'select * from instance_tree'` asks one question. `\\d+ live_instance` explains a view.
+    `\\d+ live_instance` explains a view.
+
+    \b
+    Examples:
+      imctl sql
+      imctl sql -- --csv -c 'select * from instance_tree'
     """
     try:
         program, url = psql(settings_of().postgres_bin), published(data_dir)

@@ -11,8 +11,10 @@ from typing import Any
 import psutil
 
 from manager.cli import command, processes
+from manager.cli.connection import Target
 from manager.cli.exits import EXIT_OF_ENDING
-from manager.cli.messages import death, not_registered, not_started, report, say
+from manager.cli.messages import death, not_registered, not_started, report
+from manager.cli.say import say
 from manager.client import Client, End, Ending, Instance, ManagerError, Memory, Owner, Policy, RefusedError
 from manager.pb.instance_manager_pb2 import InstanceDescription, InstanceRequest, InstanceType
 
@@ -26,7 +28,7 @@ class Plan:
 
     command: tuple[str, ...]
     description: InstanceDescription
-    addresses: tuple[str, ...]
+    target: Target
     policy: Policy
     grace: float
     quiet: bool
@@ -71,12 +73,12 @@ async def supervise(plan: Plan) -> int:
         return not_started(plan.command[0], error)
     processes.adopt_orphans()
     interruption = Interruption()
-    async with Client(*plan.addresses) as client:
+    async with Client(*plan.target.addresses, access=plan.target.access) as client:
         instance = Instance(client, plan.description, plan.policy, Owner(told=report, memory=memory))
         try:
             await first_of(instance.start(), interruption.first)
         except (ManagerError, RefusedError) as error:
-            return not_registered(error, ", ".join(plan.addresses))
+            return not_registered(error, str(plan.target))
         if interruption.first.done():
             await instance.close(interruption.outcome().note)
             return interruption.outcome().code
@@ -155,8 +157,9 @@ def announce(plan: Plan, instance: Instance, running: command.Command) -> None:
 
 
 def environment(plan: Plan, instance: Instance) -> dict[str, str]:
-    """Ours, and what makes an `imctl run` inside the command a child of this instance."""
-    return os.environ | {"IM_INSTANCE_ID": instance.id, "IM_ADDRESS": ",".join(plan.addresses)}
+    """Ours, and what makes an `imctl run` inside the command a child of this instance, at the same manager."""
+    told = {"IM_INSTANCE_ID": instance.id, "IM_ADDRESS": str(plan.target)}
+    return os.environ | told | ({"IM_CONTEXT": plan.target.context} if plan.target.context else {})
 
 
 def memory() -> Memory:

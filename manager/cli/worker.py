@@ -14,7 +14,7 @@ from uuid import UUID
 
 import typer
 
-from manager.cli.exits import Exit
+from manager.cli.codes import Exit
 from manager.cli.launch import die_with
 from manager.cli.serve import carried_out, log_as, settings_of
 from manager.domain.instance import InstanceId

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from manager.cli.exits import Exit
+from manager.cli.codes import Exit
 from manager.cli.serve import STOPS, asked_to_stop, banner, fail, log_as, say
 from manager.ids import new_id
 from manager.settings import Settings

@@ -3,6 +3,7 @@
 Needs asyncio and grpcio.
 """
 
+from manager.client.access import Access
 from manager.client.change import (
     Added,
     BecameStale,
@@ -47,6 +48,7 @@ from manager.client.notices import (
 )
 
 __all__ = [
+    "Access",
     "Added",
     "BackInReach",
     "BecameStale",

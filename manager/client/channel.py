@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from grpc import aio
 
+from manager.client.access import OPEN, Access
 from manager.client.interceptors import every_kind
 
 IDEMPOTENT = (
@@ -49,6 +50,11 @@ OPTIONS: tuple[tuple[str, str | int], ...] = (
 FRESH = (("grpc.use_local_subchannel_pool", 1),)
 
 
-def connect(target: str, deadline: float, options: Sequence[tuple[str, int]] = ()) -> aio.Channel:
+def connect(
+    target: str, deadline: float, access: Access = OPEN, options: Sequence[tuple[str, int]] = ()
+) -> aio.Channel:
     """A channel to this target; single calls without a timeout get `deadline` seconds. Needs a running loop."""
-    return aio.insecure_channel(target, options=[*OPTIONS, *options], interceptors=every_kind(deadline))
+    settings, interceptors = [*OPTIONS, *options], every_kind(deadline, access.metadata)
+    if access.credentials is None:
+        return aio.insecure_channel(target, options=settings, interceptors=interceptors)
+    return aio.secure_channel(target, access.credentials, options=settings, interceptors=interceptors)

@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Self
 
+from manager.client.access import OPEN, Access
 from manager.client.address import address, targets, together
 from manager.client.channel import connect
 from manager.client.lifeline import Lifeline
@@ -20,13 +21,14 @@ class Client:
     the generated stubs, one a service: `try_`, `get`, `post`, `subscribe`, `fleet`, `stats`; instances check their
     health by the `lifeline`. Single calls have `deadline` seconds unless they name a `timeout`; `Try*` and `Get*` are
     repeated while a manager is UNAVAILABLE, posts are not. Calls raise `manager.client.errors.ManagerError`. Raises
-    ValueError for an address that is none, and OSError when none of several names can be resolved.
+    ValueError for an address that is none, and OSError when none of several names can be resolved. `access` is for
+    managers that ask for a token, or speak TLS.
     """
 
-    def __init__(self, *addresses: str, deadline: float = DEADLINE) -> None:
+    def __init__(self, *addresses: str, deadline: float = DEADLINE, access: Access = OPEN) -> None:
         known = targets([address(each) for each in addresses or ("127.0.0.1",)])
-        self.channel = connect(together(known), deadline)
-        self.lifeline = Lifeline(known, deadline)
+        self.channel = connect(together(known), deadline, access)
+        self.lifeline = Lifeline(known, deadline, access)
         self.try_ = TryServiceStub(self.channel)
         self.get = GetServiceStub(self.channel)
         self.post = PostServiceStub(self.channel)

@@ -11,12 +11,14 @@ from manager.pb.version import PROTO_VERSION
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Requests = AsyncIterable[Request] | Iterable[Request]
+Metadata = tuple[tuple[str, str], ...]
 
 
 class UnaryUnary(aio.UnaryUnaryClientInterceptor):
     """For single calls: those that name no timeout get `deadline` seconds."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, extra: Metadata, deadline: float) -> None:
+        self.extra = extra
         self.deadline = deadline
 
     async def intercept_unary_unary(
@@ -25,7 +27,7 @@ class UnaryUnary(aio.UnaryUnaryClientInterceptor):
         client_call_details: aio.ClientCallDetails,
         request: Request,
     ) -> Response | aio.UnaryUnaryCall[Request, Response]:
-        call = await continuation(stamped(client_call_details, self.deadline), request)
+        call = await continuation(stamped(client_call_details, self.deadline, self.extra), request)
         try:
             await call
         except aio.AioRpcError as error:
@@ -36,17 +38,23 @@ class UnaryUnary(aio.UnaryUnaryClientInterceptor):
 class UnaryStream(aio.UnaryStreamClientInterceptor):
     """For subscriptions, which have no deadline."""
 
+    def __init__(self, extra: Metadata) -> None:
+        self.extra = extra
+
     async def intercept_unary_stream(
         self,
         continuation: Callable[[aio.ClientCallDetails, Request], Awaitable[aio.UnaryStreamCall[Request, Response]]],
         client_call_details: aio.ClientCallDetails,
         request: Request,
     ) -> AsyncIterator[Response] | aio.UnaryStreamCall[Request, Response]:
-        return responses(await continuation(stamped(client_call_details), request))
+        return responses(await continuation(stamped(client_call_details, extra=self.extra), request))
 
 
 class StreamUnary(aio.StreamUnaryClientInterceptor):
     """For streams of requests with one answer."""
+
+    def __init__(self, extra: Metadata) -> None:
+        self.extra = extra
 
     async def intercept_stream_unary(
         self,
@@ -57,11 +65,14 @@ class StreamUnary(aio.StreamUnaryClientInterceptor):
         client_call_details: aio.ClientCallDetails,
         request_iterator: AsyncIterable[Request] | Iterable[Request],
     ) -> Response | aio.StreamUnaryCall[Request, Response]:
-        return await continuation(stamped(client_call_details), request_iterator)
+        return await continuation(stamped(client_call_details, extra=self.extra), request_iterator)
 
 
 class StreamStream(aio.StreamStreamClientInterceptor):
     """For streams both ways."""
+
+    def __init__(self, extra: Metadata) -> None:
+        self.extra = extra
 
     async def intercept_stream_stream(
         self,
@@ -72,18 +83,21 @@ class StreamStream(aio.StreamStreamClientInterceptor):
         client_call_details: aio.ClientCallDetails,
         request_iterator: AsyncIterable[Request] | Iterable[Request],
     ) -> AsyncIterator[Response] | aio.StreamStreamCall[Request, Response]:
-        return responses(await continuation(stamped(client_call_details), request_iterator))
+        return responses(await continuation(stamped(client_call_details, extra=self.extra), request_iterator))
 
 
-def every_kind(deadline: float) -> list[aio.ClientInterceptor]:
-    """One interceptor for each of gRPC's four kinds of call."""
-    return [UnaryUnary(deadline), UnaryStream(), StreamUnary(), StreamStream()]
+def every_kind(deadline: float, extra: Metadata = ()) -> list[aio.ClientInterceptor]:
+    """One interceptor for each of gRPC's four kinds of call; `extra` is metadata of all of them."""
+    return [UnaryUnary(extra, deadline), UnaryStream(extra), StreamUnary(extra), StreamStream(extra)]
 
 
-def stamped(details: aio.ClientCallDetails, deadline: float | None = None) -> aio.ClientCallDetails:
-    """The call with `proto_version` in its metadata, and with the deadline (seconds) where it had none."""
+def stamped(
+    details: aio.ClientCallDetails, deadline: float | None = None, extra: Metadata = ()
+) -> aio.ClientCallDetails:
+    """The call with `proto_version` and more in its metadata, and with the deadline (seconds) where it had none."""
     metadata = aio.Metadata(*(details.metadata or ()))
-    metadata["proto_version"] = PROTO_VERSION
+    for key, value in (("proto_version", PROTO_VERSION), *extra):
+        metadata[key] = value
     timeout = deadline if details.timeout is None else details.timeout
     return aio.ClientCallDetails(details.method, timeout, metadata, details.credentials, details.wait_for_ready)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from grpc import aio
 
+from manager.client.access import OPEN, Access
 from manager.client.channel import FRESH, connect
 from manager.client.check_stream import CheckStream
 from manager.client.errors import UnavailableError, of_item, unanswered
@@ -46,9 +47,10 @@ class Lifeline:
     fails otherwise is tried again with the next manager, and told only when that has gone on for a second.
     """
 
-    def __init__(self, targets: Sequence[str], deadline: float) -> None:
+    def __init__(self, targets: Sequence[str], deadline: float, access: Access = OPEN) -> None:
         self._targets = targets
         self._deadline = deadline
+        self._access = access
         self._place = random.randrange(len(targets))  # noqa: S311 - no secret
         self._lines: dict[int, Line] = {}
         self._suspect: set[int] = set()
@@ -84,7 +86,7 @@ class Lifeline:
         if self._place not in self._lines:
             # the first connection is the one that other calls use already
             options = FRESH if self._place in self._suspect else ()
-            channel = connect(self._targets[self._place], self._deadline, options)
+            channel = connect(self._targets[self._place], self._deadline, self._access, options)
             self._lines[self._place] = Line(channel)
         return self._lines[self._place]
 

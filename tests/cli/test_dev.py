@@ -37,14 +37,14 @@ async def test_the_fleet_is_listed_described_killed_and_asked_in_sql(dev: Runnin
     listed = await imctl("get", "--address", dev.address)
     assert listed.code == 0
     header, manager = listed.out.splitlines()
-    assert header.split() == ["ID", "TYPE", "HOSTNAME", "PARENT", "SERVICES"]
+    assert header.split() == ["ID", "STATUS", "TYPE", "HOSTNAME", "PARENT", "SERVICES", "CREATED"]
     assert "INSTANCE_MANAGER" in manager
     folder = dev.said.split("--data-dir ")[1].split()[0]
     asked = await imctl("sql", "--data-dir", folder, "--", "-Atc", "select type from instance_tree")
     assert asked.out == "INSTANCE_MANAGER\n"
     one = manager.split()[0]
-    assert '"status": "STATUS_HEALTHY"' in (await imctl("get", one, IM_ADDRESS=dev.address)).out
-    killed = await imctl("kill", one, "--note", "enough", IM_ADDRESS=dev.address)
+    assert "● healthy" in (await imctl("describe", one, IM_ADDRESS=dev.address)).out
+    killed = await imctl("kill", one, "--yes", "--note", "enough", IM_ADDRESS=dev.address)
     assert killed.code == 0
     ended = await dev.stop(signal.SIGCONT)  # it ends by itself: its own kill reached it
     assert ended.code == 0
@@ -52,7 +52,7 @@ async def test_the_fleet_is_listed_described_killed_and_asked_in_sql(dev: Runnin
 
 
 async def test_an_id_that_never_was_is_not_found(dev: Running) -> None:
-    ended = await imctl("get", "0192f0c1-7a3e-7bbb-8d4e-3a2b1c0d9e8f", "--address", dev.address)
+    ended = await imctl("describe", "0192f0c1-7a3e-7bbb-8d4e-3a2b1c0d9e8f", "--address", dev.address)
     assert (ended.code, ended.out) == (3, "")
     assert "was ever registered" in ended.err
 

@@ -1,4 +1,5 @@
-from manager.cli.exits import EXIT_OF_ENDING, EXIT_OF_ERROR, Exit, exit_of
+from manager.cli.codes import Exit
+from manager.cli.exits import EXIT_OF_ENDING, EXIT_OF_ERROR, exit_of
 from manager.client.errors import ERROR_OF, PRECONDITION_OF
 from manager.client.notices import Ending
 

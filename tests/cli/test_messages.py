@@ -1,6 +1,7 @@
 import pytest
 
-from manager.cli.messages import ADVICE_OF_REASON, death, report, say
+from manager.cli.messages import ADVICE_OF_REASON, death, report
+from manager.cli.say import say
 from manager.client import BackInReach, MetricsFailed, Notice, NotLinked, RegisteredAgain
 from manager.pb.fleet_pb2 import InstanceReport
 from manager.pb.instance_manager_pb2 import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from manager.cli.exits import Exit
+from manager.cli.codes import Exit
 from manager.client import Client, NotFoundError
 from manager.pb.instance_manager_pb2 import (
     CHROME_DEBUG_PORT,

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from grpc import aio
 
-from manager.cli.exits import Exit
+from manager.cli.codes import Exit
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb.instance_manager_pb2_grpc import TryServiceStub
 from manager.repository.hosts import ASK_EVERY, ASK_WITHIN

@@ -1,0 +1,27 @@
+"""Runs `imctl` once for each of the command lines on stdin, in one process; what became of each, as JSON, on stdout.
+
+A process for each would take minutes in the whole.
+"""
+
+import contextlib
+import io
+import json
+import sys
+
+from manager.cli.app import imctl
+
+
+def ended(arguments: list[str]) -> dict[str, object]:
+    """One run."""
+    out, err = io.StringIO(), io.StringIO()
+    code: object = None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            imctl(arguments)
+        except SystemExit as end:
+            code = end.code
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+
+if __name__ == "__main__":
+    print(json.dumps([ended(each) for each in json.load(sys.stdin)]))
