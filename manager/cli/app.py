@@ -1,5 +1,6 @@
 """`imctl`: its verbs, each a module of this folder that is imported only when it is called."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from manager.cli.codes import Exit
 from manager.cli.options import expanded
 from manager.cli.say import say
 
@@ -30,17 +30,29 @@ VERBS = {
     "migrate": Verb("Bring the schema of DATABASE_URL up to this release's.", "server"),
     "get": Verb("List the living fleet, or a part of it.", "run"),
     "describe": Verb("Tell all that is known of one instance, dead or alive.", "run"),
+    "tree": Verb("Show who belongs to whom.", "run"),
+    "events": Verb("Tell what has changed.", "run"),
+    "watch": Verb("Tell what changes, as it changes.", "run"),
+    "why": Verb("Tell what killed an instance.", "run"),
+    "wait": Verb("Wait until an instance is healthy, stale or dead.", "run"),
     "kill": Verb("Kill instances and all their descendants.", "run"),
+    "add": Verb("Register an instance.", "run"),
+    "link": Verb("Give a child its parent.", "run"),
+    "service": Verb("List what is offered, and where; or add a service.", "run"),
+    "health": Verb("Tell when instances were last heard of.", "run"),
+    "metrics": Verb("Tell what an instance has measured.", "run"),
     "run": Verb("Run a command as an instance, for as long as the manager lets it live.", "run", takes_command=True),
     "sql": Verb("Open psql on the database of `imctl dev`.", "embedded", takes_command=True),
     "admin": Verb("Tell the database what only an operator can know.", "server"),
+    "completion": Verb("Write the script that makes a shell complete verbs and ids.", "run"),
     "version": Verb("Tell which release this is.", "run"),
 }
 
 
 def imctl(arguments: Sequence[str]) -> NoReturn:
     """Runs the verb that the arguments name, and exits as `manager.cli.exits` lists it."""
-    called = next((each for each in arguments if not each.startswith("-")), "")
+    written = completed_words() or arguments
+    called = next((each for each in written if not each.startswith("-")), "")
     command = typer.main.get_command(app(called))
     try:
         code = command.main(list(arguments) or ["--help"], prog_name="imctl", standalone_mode=False)
@@ -49,17 +61,19 @@ def imctl(arguments: Sequence[str]) -> NoReturn:
         command_path = context.command_path if context else f"imctl {called}" if called in VERBS else "imctl"
         say(error.format_message().removeprefix("Invalid value: "), f"see `{command_path} --help`")
         code = error.exit_code
-    except typer.Abort:  # the end of the input where an answer was asked for
-        say("there was no answer")
-        code = Exit.FAILED
     sys.exit(code or 0)
+
+
+def completed_words() -> list[str]:
+    """What stands on the line that a shell wants completed, after `imctl`; nothing where none does."""
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
 
 
 def app(called: str = "") -> typer.Typer:
     """The command line, with the verb `called` in full and the others by their line alone: their imports take long."""
     made = typer.Typer(
         help="The Instance Manager: who is in the fleet, who belongs to whom, who is alive.",
-        add_completion=False,
+        add_completion=bool(completed_words()),  # two options more, which only a shell that completes needs
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # plain text: it starts faster, and logs take it as it is
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -29,6 +29,9 @@ async def _ask(target: Target, question: Question) -> int:
             return await question(client)
     except ManagerError as error:
         return failed(target, error)
+    except (TimeoutError, EOFError) as error:
+        say(f"{target}: {error or 'no answer in time'}", "look at it with `imctl doctor`")
+        return Exit.UNREACHABLE
     except OSError as error:  # none of several names is known
         say(f"{target}: {error}", ADVICE_OF_EXIT[Exit.UNREACHABLE])
         return Exit.UNREACHABLE

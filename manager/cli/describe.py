@@ -7,6 +7,7 @@ import typer
 from manager.cli import identity
 from manager.cli.call import ask
 from manager.cli.codes import Exit
+from manager.cli.completing import ID
 from manager.cli.connection import Connection
 from manager.cli.output import Printer, Shown
 from manager.cli.sheets import REPORTS
@@ -16,7 +17,9 @@ from manager.pb.instance_manager_pb2 import InstanceRequest
 
 
 def describe(
-    at: Connection, shown: Shown, instance_id: Annotated[str, typer.Argument(help="Whom, dead or alive.", metavar="ID")]
+    at: Connection,
+    shown: Shown,
+    instance_id: Annotated[str, typer.Argument(help="Whom, dead or alive.", metavar="ID", **ID)],
 ) -> None:
     """Tell all that is known of one instance, dead or alive.
 
@@ -30,6 +33,6 @@ def describe(
 
 
 async def _describe(client: Client, written: str, printer: Printer[InstanceReport]) -> int:
-    wanted = await identity.whole_one(client, written)
+    wanted = await identity.whole_one(client, written, dead=True)
     printer.one(await client.fleet.DescribeInstance(InstanceRequest(instance_id=wanted)))
     return Exit.OK

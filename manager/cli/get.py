@@ -6,64 +6,100 @@ from typing import Annotated
 
 import typer
 
-from manager.cli import identity, parse
-from manager.cli.call import ask
+from manager.cli import follow, identity, parse
+from manager.cli.call import Question, ask
 from manager.cli.codes import Exit
+from manager.cli.completing import ID
 from manager.cli.connection import Connection
 from manager.cli.living import living
 from manager.cli.output import Printer, Shown
 from manager.cli.selection import Selection
-from manager.cli.sheets import INSTANCES
+from manager.cli.sheets import INSTANCES, UPDATES
 from manager.client import Client
-from manager.pb.instance_manager_pb2 import InstanceDescription, InstanceRequest
+from manager.pb.instance_manager_pb2 import InstanceDescription, InstanceRequest, Status
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    ids: Sequence[str]
+    """Whom, and how they are shown."""
+
+    shown: Shown
     selection: Selection
-    states: frozenset[int]
+    states: frozenset[Status.ValueType]
+
+    def admits(self, one: InstanceDescription) -> bool:
+        return not self.states or one.status in self.states
 
 
 def get(
     at: Connection,
     shown: Shown,
     selection: Selection,
-    ids: Annotated[list[str] | None, typer.Argument(help="Only these, dead or alive.", metavar="[ID]...")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Only these, dead or alive.", metavar="[ID]...", **ID)] = None,
     states: Annotated[
-        list[str] | None,
-        typer.Option("--status", help="healthy or stale; both otherwise.", metavar="STATUS"),
+        list[str] | None, typer.Option("--status", help="healthy or stale; both otherwise.", metavar="STATUS")
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="And go on with what changes, for ever.")] = False,
 ) -> None:
     """List the living fleet, or a part of it.
+
+    With --watch a terminal shows a table that is drawn anew; elsewhere every change is a line, with `-o json` an object
+    a line, and who is there already comes first. It goes on by itself over breaks and restarts.
 
     \b
     Examples:
       imctl get
       imctl get --type CHROME_BROWSER --host gpu-7 -o wide
       imctl get --label team=search --sort-by=-created
-      imctl get -o name --status stale
+      imctl get --status stale -o name
       imctl get 7f3a -o yaml
+      imctl get --watch -o json
     """
-    printer = shown.of(INSTANCES)
+    asked = _Asked(shown, selection, frozenset(map(parse.status, states or ())))
     selection.check()
-    asked = _Asked(ids or (), selection, frozenset(map(parse.status, states or ())))
-    if asked.ids and (selection.given or asked.states):
-        raise typer.BadParameter("ids and filters exclude each other")
-    ask(at, lambda client: _get(client, asked, printer))
+    if ids and (selection.given or states or watch):
+        raise typer.BadParameter("ids come without filters and without --watch")
+    if ids:
+        printer = shown.of(INSTANCES)
+        ask(at, lambda client: _named(client, ids, printer))
+    if states and watch and not follow.drawable(shown):
+        raise typer.BadParameter("a line is a change, and has no state: see `imctl watch --event STALE`")
+    ask(at, _watching(asked) if watch else _listing(asked))
 
 
-async def _get(client: Client, asked: _Asked, printer: Printer[InstanceDescription]) -> int:
-    found = await (_named(client, asked.ids) if asked.ids else _selected(client, asked))
-    printer.many(found)
+async def _named(client: Client, ids: Sequence[str], printer: Printer[InstanceDescription]) -> int:
+    wanted = await identity.whole(client, ids, dead=True)
+    found = [await client.fleet.DescribeInstance(InstanceRequest(instance_id=each)) for each in wanted]
+    printer.many([each.instance for each in found])
     return Exit.OK
 
 
-async def _named(client: Client, ids: Sequence[str]) -> list[InstanceDescription]:
-    wanted = await identity.whole(client, ids)
-    return [(await client.fleet.DescribeInstance(InstanceRequest(instance_id=each))).instance for each in wanted]
+def _listing(asked: _Asked) -> Question:
+    printer = asked.shown.of(INSTANCES)
+
+    async def listed(client: Client) -> int:
+        fleet = await living(client, **await asked.selection.wanted(client))
+        printer.many(filter(asked.admits, fleet.instances))
+        return Exit.OK
+
+    return listed
 
 
-async def _selected(client: Client, asked: _Asked) -> list[InstanceDescription]:
-    fleet = await living(client, **await asked.selection.wanted(client))
-    return [one for one in fleet.instances if not asked.states or one.status in asked.states]
+def _watching(asked: _Asked) -> Question:
+    if follow.drawable(asked.shown):
+        table = asked.shown.of(INSTANCES)
+
+        async def redrawn(client: Client) -> int:
+            await follow.redrawn(client, await asked.selection.wanted(client), table, asked.admits)
+            return Exit.OK
+
+        return redrawn
+    printer = asked.shown.of(UPDATES)
+    printer.unsorted()
+
+    async def told(client: Client) -> int:
+        wanted = await asked.selection.wanted(client)
+        await follow.lines_from_the_beginning(client, wanted, printer, asked.admits)
+        return Exit.OK
+
+    return told

@@ -12,10 +12,11 @@ import typer
 from manager.cli import identity, words
 from manager.cli.call import ask
 from manager.cli.codes import Exit
+from manager.cli.completing import ID
 from manager.cli.connection import Connection
 from manager.cli.living import PATIENCE, Living, living
 from manager.cli.output import Printer, Shown
-from manager.cli.say import say, say_more
+from manager.cli.say import agreed, say, say_more
 from manager.cli.sheets import INSTANCES
 from manager.client import Client
 from manager.pb.fleet_pb2 import InstanceUpdates
@@ -44,7 +45,7 @@ class _Plan:
 def kill(
     at: Connection,
     shown: Shown,
-    ids: Annotated[list[str], typer.Argument(help="Whom.", metavar="ID...")],
+    ids: Annotated[list[str], typer.Argument(help="Whom.", metavar="ID...", **ID)],
     note: Annotated[str, typer.Option("--note", help="Kept with the event, for whoever asks later.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list who would die.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -84,9 +85,10 @@ async def _kill(client: Client, plan: _Plan, printer: Printer[InstanceDescriptio
     answers = [await client.try_.TryKillInstance(KillRequest(instance_id=each, note=plan.note)) for each in roots]
     took = time.monotonic() - began
     died = await _died(client, before, answers)
-    if not plan.quiet:
-        say(f"{counted(died)} died, in {took:.2f} s; processes end at their next health check")
-    printer.many(died)
+    if any(answer.value for answer in answers):
+        if not plan.quiet:
+            say(f"{counted(died)} died, in {took:.2f} s; processes end at their next health check")
+        printer.many(died)
     gone = {one.instance_id for one in died}
     return max(_judged(root, answer, gone) for root, answer in zip(roots, answers, strict=True))
 
@@ -94,11 +96,10 @@ async def _kill(client: Client, plan: _Plan, printer: Printer[InstanceDescriptio
 def _meant(doomed: Iterable[InstanceDescription]) -> bool:
     doomed = list(doomed)
     say(f"this kills {counted(doomed)}")
-    for (kind, host), number in sorted(
-        Counter((words.kind(one.instance_type), one.hostname) for one in doomed).items()
-    ):
+    kinds = Counter((words.kind(one.instance_type), one.hostname) for one in doomed)
+    for (kind, host), number in sorted(kinds.items()):
         say_more(f"{number:>5}  {kind}" + (f" on {host}" if host else ""))
-    return typer.confirm("Kill?", err=True)
+    return agreed("Kill?")
 
 
 def counted(of: Sequence[InstanceDescription]) -> str:

@@ -16,10 +16,14 @@ from manager.client import (
 from manager.pb.fleet_pb2 import InstanceReport
 from manager.pb.instance_manager_pb2 import (
     CAUSE_EXPIRED,
+    REASON_CYCLE,
     REASON_DEAD,
+    REASON_HAS_PARENT,
     REASON_ID_TAKEN,
     REASON_PARENT_DEAD,
+    REASON_UNKNOWN_INSTANCE,
     REASON_UNKNOWN_PARENT,
+    Bool,
     Reason,
 )
 
@@ -35,6 +39,18 @@ ADVICE_OF_REASON: dict[Reason.ValueType, str] = {
     REASON_ID_TAKEN: "another instance has this id: leave --id out, or choose another",
     REASON_UNKNOWN_PARENT: "start the parent first, or name another by --parent, or none by --no-parent",
     REASON_PARENT_DEAD: "start the parent anew, or name another by --parent, or none by --no-parent",
+}
+
+
+UNKNOWN = (REASON_UNKNOWN_INSTANCE, REASON_UNKNOWN_PARENT)
+ADVICE_OF_REFUSAL: dict[Reason.ValueType, str] = {
+    REASON_DEAD: "dying is final: `imctl why` tells what killed it",
+    REASON_ID_TAKEN: "another instance has this id: choose another",
+    REASON_UNKNOWN_PARENT: "register the parent first",
+    REASON_PARENT_DEAD: "`imctl why` tells what killed the parent",
+    REASON_UNKNOWN_INSTANCE: "`imctl get` lists the living",
+    REASON_HAS_PARENT: "a child has one parent, for life: `imctl tree --up` shows it",
+    REASON_CYCLE: "the parent is below the child: `imctl tree --up` shows how",
 }
 
 
@@ -62,6 +78,13 @@ def not_registered(error: ManagerError | RefusedError, where: str) -> int:
     what = "cannot be reached" if code is Exit.UNREACHABLE else "refuses the registration"
     say(f"the manager at {where} {what}: {error}", ADVICE_OF_EXIT.get(code, "try again, or ask whoever runs it"))
     return code
+
+
+def refused(action: str, answer: Bool) -> int:
+    """Says why a `Try*` call answered false, and what to do; the exit code."""
+    reason = Reason.Name(answer.reason).removeprefix("REASON_")
+    say(f"{action} was refused: {reason}", ADVICE_OF_REFUSAL.get(answer.reason, "`imctl describe` tells how it stands"))
+    return Exit.NOT_FOUND if answer.reason in UNKNOWN else Exit.CONFLICT
 
 
 def not_started(command: str, error: OSError) -> int:

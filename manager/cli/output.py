@@ -71,9 +71,19 @@ class Printer(Generic[T]):
         """The rows in the order that was asked for; as they came without a wish."""
         return list(rows) if self._order is None else table.ordered(rows, *self._order)
 
-    def many(self, rows: Iterable[T]) -> None:
-        """A list: all at once."""
-        listed = self.sorted(rows)
+    @property
+    def headed(self) -> bool:
+        """Whether a table has its line of names."""
+        return not self.shown.no_headers
+
+    def unsorted(self) -> None:
+        """Raises BadParameter where an order was asked for that an endless list cannot have."""
+        if self._order is not None:
+            raise typer.BadParameter("what has no end has no order to be sorted by", param_hint="--sort-by")
+
+    def many(self, rows: Iterable[T], *, arranged: bool = False) -> None:
+        """A list: all at once, sorted as was asked unless it is arranged already."""
+        listed = list(rows) if arranged else self.sorted(rows)
         if self.format is Format.JSON:
             write(json_of([self._sheet.document(each) for each in listed]) + "\n")
         elif self.format is Format.YAML:
@@ -91,7 +101,7 @@ class Printer(Generic[T]):
             lines = [(column.title, column.words(row)) for column in self._columns]
             if self.format is Format.TABLE and not self.shown.columns:
                 lines = [line for line in lines if line[1] != table.NOTHING]
-            draw(lines if not self.shown.no_headers else [line[1:] for line in lines], headed=False)
+            self._draw([line[1:] for line in lines] if self.shown.no_headers else lines, headed=False)
         else:
             self._lines([row])
 
@@ -118,12 +128,23 @@ class Printer(Generic[T]):
         elif self.format is Format.CSV:
             self._csv(rows, headed=True)
         else:
-            draw(self.grid(rows), headed=not self.shown.no_headers)
+            self._draw(self.grid(rows), headed=self.headed)
 
     def grid(self, rows: Sequence[T]) -> list[tuple[str, ...]]:
         """What a table of these rows shows, its head first where it has one."""
         head = [] if self.shown.no_headers else [tuple(column.title for column in self._columns)]
         return [*head, *(tuple(column.words(row) for column in self._columns) for row in rows)]
+
+    def _draw(self, grid: Sequence[Sequence[str]], *, headed: bool) -> None:
+        """A table: coloured and cut to the width on a terminal, in full otherwise."""
+        if sys.stdout.isatty() and grid:
+            from manager.cli.screen import show
+
+            # what describes one thing is as wide as its longest word, and what was asked for by name is wanted
+            whole = not headed or self.format is Format.WIDE or bool(self.shown.columns)
+            show(grid, headed=headed, whole=whole, quiet=self.shown.quiet)
+        else:
+            write("".join(line + "\n" for line in table.aligned(grid)))
 
     def _csv(self, rows: Sequence[T], *, headed: bool) -> None:
         head = [] if self.shown.no_headers or not headed else [[column.name for column in self._columns]]
@@ -156,16 +177,6 @@ def named(name: str, sheet: Sheet[T], option: str) -> Column[T]:
         names = ", ".join(each.name for each in sheet.columns)
         raise typer.BadParameter(f"there is no column {name!r}, but {names}", param_hint=option)
     return found
-
-
-def draw(grid: Sequence[Sequence[str]], *, headed: bool) -> None:
-    """A table: coloured and cut to the width on a terminal, in full otherwise."""
-    if sys.stdout.isatty():
-        from manager.cli.screen import show
-
-        show(grid, headed=headed)
-    else:
-        write("".join(line + "\n" for line in table.aligned(grid)))
 
 
 def write(text: str) -> None:

@@ -46,6 +46,14 @@ def service(text: str, hostname: str) -> Service:
     return placed(kind, where, slash + path)
 
 
+def whole_service(text: str) -> Service:
+    """`NAME=host:port` or `NAME=host:port/path`: where nobody says whose the host would be."""
+    found = service(text, "")
+    if text.partition("=")[2].partition("/")[0].isdigit():
+        raise typer.BadParameter(f"{text!r} names no host: write NAME=host:port or NAME=host:port/path")
+    return found
+
+
 def service_type(text: str) -> ServiceType.ValueType:
     """A service by its name."""
     names = [each for each, number in ServiceType.items() if number]

@@ -1,54 +1,22 @@
 """`imctl run`: any command, as an instance of the fleet."""
 
 import asyncio
-import socket
 from typing import Annotated
 
 import typer
 
-from manager.cli import parse
 from manager.cli.connection import Connection
+from manager.cli.description import Described
 from manager.cli.supervisor import Plan, supervise
 from manager.client import Policy
-from manager.pb.instance_manager_pb2 import InstanceDescription
 
 
 def run(
     at: Connection,
+    described: Described,
     command: Annotated[
         list[str], typer.Argument(help="The command and its arguments, after `--`. It must stay in the foreground.")
     ],
-    kind: Annotated[str, typer.Option("--type", help="What it is, for example CHROME_BROWSER.", metavar="TYPE")],
-    services: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--service",
-            help="What it offers: NAME=PORT, or NAME=HOST:PORT/PATH; may be given several times. "
-            "Without a host: 127.0.0.1 for CHROME_DEBUG_PORT, where Chromium listens; else --hostname.",
-            metavar="SERVICE",
-        ),
-    ] = None,
-    parent: Annotated[
-        str,
-        typer.Option(
-            "--parent", envvar="IM_INSTANCE_ID", help="Whose child it is: it dies with its parent.", metavar="ID"
-        ),
-    ] = "",
-    no_parent: Annotated[bool, typer.Option("--no-parent", help="No parent, whatever IM_INSTANCE_ID says.")] = False,
-    chosen_id: Annotated[str, typer.Option("--id", help="Its id; a fresh one otherwise.", metavar="UUID")] = "",
-    labels: Annotated[
-        list[str] | None, typer.Option("--label", help="May be given several times.", metavar="KEY=VALUE")
-    ] = None,
-    hostname: Annotated[str, typer.Option("--hostname", help="Where it runs; this host otherwise.")] = "",
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            min=1,
-            max=86_400,
-            help="Seconds without a health check before it is stale; 30 otherwise, 60 for VLLM.",
-        ),
-    ] = None,
     orphan_after: Annotated[
         float, typer.Option("--orphan-after", min=0, help="Seconds to go on while the manager cannot be reached.")
     ] = 900,
@@ -87,16 +55,6 @@ def run(
       imctl run --type VLLM --service VLLM_OPENAI_COMPATIBLE=8000 -- vllm serve some/model
       imctl run --type BROWSER_BACKEND -- imctl run --type CHROME_BROWSER -- chromium --headless
     """
-    host = hostname or socket.gethostname()
-    description = InstanceDescription(
-        instance_id=chosen_id,
-        instance_type=parse.instance_type(kind),
-        hostname=host,
-        labels=dict(parse.label(each) for each in labels or ()),
-        parent_id="" if no_parent else parent,
-        services=[parse.service(each, host) for each in services or ()],
-        timeout_ms=round((timeout or 0) * 1000),
-    )
     policy = Policy(orphan_after, strict)
-    plan = Plan(tuple(command), description, at.target(), policy, grace, quiet)
+    plan = Plan(tuple(command), described.message(), at.target(), policy, grace, quiet)
     raise typer.Exit(asyncio.run(supervise(plan)))

@@ -1,5 +1,6 @@
 """What a person is told, on stderr: stdout is for data."""
 
+import signal
 import sys
 from contextlib import suppress
 
@@ -15,3 +16,14 @@ def say(what: str, then: str = "") -> None:
 def say_more(line: str) -> None:
     """One line more of what was said."""
     say("", line)
+
+
+def agreed(question: str) -> bool:
+    """Whether the person at the terminal says yes. Ctrl-C raises KeyboardInterrupt, in a running loop too."""
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+    # a running loop has a handler of its own, which cannot end the wait for a line
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,14 +13,20 @@ from manager.cli.app import imctl
 
 def ended(arguments: list[str]) -> dict[str, object]:
     """One run."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     code: object = None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             imctl(arguments)
         except SystemExit as end:
             code = end.code
-    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+    return {"code": code, "out": written(out), "err": written(err)}
+
+
+def written(to: io.TextIOWrapper) -> str:
+    """All of it."""
+    to.seek(0)
+    return to.read()
 
 
 if __name__ == "__main__":

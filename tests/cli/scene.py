@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from manager.client import Client, Fleet, new_id
+from manager.client import Client, Fleet, NotFoundError, new_id
 from manager.pb.instance_manager_pb2 import (
     CHROME_BROWSER,
     CHROME_DEBUG_PORT,
     INSTANCE_MANAGER,
+    GpuMetrics,
     InstanceDescription,
+    InstanceRequest,
     InstanceType,
     KillRequest,
+    LlmMetrics,
+    ProxyMetrics,
     Service,
+    SystemMetrics,
 )
 from manager.server import Serving
 from tests import processes
@@ -66,6 +71,27 @@ class Scene:
     async def kill(self, one: str, note: str = "") -> None:
         """Kills it."""
         assert (await self.client.try_.TryKillInstance(KillRequest(instance_id=one, note=note))).value
+
+    async def measure(self, one: str) -> None:
+        """Has it post samples of each kind, and waits until they are kept."""
+        sample: dict[str, Any] = {"instance_id": one, "timestamp_ms": 1_000}
+        post = self.client.post
+        for used in (1, 2):
+            await post.PostSystemMetrics(SystemMetrics(**sample, used_memory_bytes=used << 30))
+        await post.PostProxyMetrics(ProxyMetrics(**sample, bytes_sent=2**63 - 1))
+        await post.PostLlmMetrics(LlmMetrics(**sample, request_count=7))
+        for index in (0, 1):
+            await post.PostGpuMetrics(GpuMetrics(**sample, gpu_index=index))
+        async with asyncio.timeout(10):
+            while not await self.measured(one):
+                await asyncio.sleep(0.05)
+
+    async def measured(self, one: str) -> bool:
+        """Whether its second GPU is known of."""
+        try:
+            return len((await self.client.get.GetGpuMetrics(InstanceRequest(instance_id=one))).metrics) == 2
+        except NotFoundError:
+            return False
 
     async def silence(self, seconds: float, one: str) -> None:
         """Makes it as silent as if it had been heard of last so long ago."""

@@ -24,6 +24,8 @@ WITHOUT_OUTPUT = {
     "serve": "serves until it is stopped",
     "run": "its stdout is its command's",
     "sql": "is psql, with psql's formats: imctl sql -- --csv",
+    "watch": "has them all, but never ends: test_watch.py",
+    "completion": "writes a script for a shell",
 }
 
 Arguments = Callable[[Scene], Awaitable[Sequence[str]]]
@@ -44,12 +46,41 @@ async def a_victim(scene: Scene) -> Sequence[str]:
     return ["--yes", await scene.add()]
 
 
+async def a_death(scene: Scene) -> Sequence[str]:
+    one = await scene.add()
+    await scene.kill(one, "why not")
+    return [one]
+
+
+async def a_family(scene: Scene) -> Sequence[str]:
+    return [await scene.add(), await scene.add()]
+
+
+async def an_offer(scene: Scene) -> Sequence[str]:
+    return [await scene.add(), "CHROME_DEBUG_PORT=10.0.0.1:9222/x"]
+
+
+async def a_measurement(scene: Scene) -> Sequence[str]:
+    one = await scene.add()
+    await scene.measure(one)
+    return [one]
+
+
 # what each verb is given, anew for each format
 GIVEN: dict[str, Arguments] = {
     "migrate": always(),
     "get": always(),
     "describe": a_browser,
+    "tree": always(),
+    "events": always(),
+    "why": a_death,
+    "wait": a_browser,
     "kill": a_victim,
+    "add": always("--type", "VLLM"),
+    "link": a_family,
+    "service": an_offer,
+    "health": a_browser,
+    "metrics": a_measurement,
     "admin": always("grace"),
     "version": always(),
 }
@@ -133,7 +164,7 @@ TIMES = {name.removesuffix("_ms") for name in LONG - DURATIONS if name.endswith(
 def test_every_number_of_milliseconds_is_known_as_a_time_or_a_duration() -> None:
     told = {field.name for field in FIELDS if field.name.endswith("_ms")}
     assert told - DURATIONS == {
-        *("created_at_ms", "last_health_check_ms", "died_at_ms", "deadline_ms", "timestamp_ms"),
+        *("created_at_ms", "last_health_check_ms", "died_at_ms", "deadline_ms", "timestamp_ms", "from_ms", "to_ms"),
     }
 
 

@@ -1,11 +1,14 @@
+import io
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from manager.cli import words
 from manager.cli.document import document
-from manager.cli.table import Column, aligned, csv_of, ordered, plain
+from manager.cli.table import Column, aligned, csv_of, fitted, ordered, plain
 from manager.pb.instance_manager_pb2 import (
+    CHROME_DEBUG_PORT,
     STATUS_DEAD,
     STATUS_HEALTHY,
     STATUS_STALE,
@@ -19,6 +22,18 @@ from manager.pb.instance_manager_pb2 import (
 def test_columns_stand_below_each_other_and_lines_end_with_their_last_word() -> None:
     assert aligned([("A", "LONG"), ("abc", ""), ("b", "c")]) == ["A    LONG", "abc", "b    c"]
     assert aligned([]) == []
+
+
+def test_a_table_is_cut_to_the_width_at_its_longest_cells_and_an_id_keeps_its_end() -> None:
+    one = "01a212cd-e4f2-7ec9-bd80-89f2d3dba620"
+    grid = [("ID", "HOST", "PARENT", "LAST"), (one, "x" * 30, one, "z")]
+    assert fitted(grid, 200) == (grid, [])
+    rows, gone = fitted(grid, 80)
+    assert rows[1] == (one, "x" * 19 + "…", "…-89f2d3dba620", "z")
+    assert gone == []
+    rows, gone = fitted(grid, 60)
+    assert (rows[1], gone) == ((one, "x" * 21 + "…"), ["PARENT", "LAST"])
+    assert fitted(grid, 5) == ([("ID",), (one,)], ["HOST", "PARENT", "LAST"])
 
 
 def test_rows_are_sorted_by_value_and_not_by_text_and_what_has_none_comes_last() -> None:
@@ -65,19 +80,17 @@ def test_sizes_are_told_in_the_unit_that_fits(number: int, text: str) -> None:
 def test_every_state_has_a_sign_that_the_terminal_knows(
     encoding: str, signs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Out:
-        pass
-
-    out = Out()
-    out.encoding = encoding  # type: ignore[attr-defined]
-    monkeypatch.setattr(words.sys, "stdout", out)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
     told = [words.status(each) for each in (STATUS_HEALTHY, STATUS_STALE, STATUS_DEAD)]
     monkeypatch.undo()
     assert told == [f"{signs[0]} healthy", f"{signs[1]} stale", f"{signs[2]} dead"]
 
 
 def test_a_service_is_written_as_the_command_line_takes_it() -> None:
-    assert words.service(Service(service_type=1, host="::1", port=7, path="/x")) == "CHROME_DEBUG_PORT=[::1]:7/x"
+    assert (
+        words.service(Service(service_type=CHROME_DEBUG_PORT, host="::1", port=7, path="/x"))
+        == "CHROME_DEBUG_PORT=[::1]:7/x"
+    )
 
 
 def test_what_began_just_now_is_no_time_ago() -> None:

@@ -1,0 +1,54 @@
+"""What takes longer than a second says so, on stderr, and only to a person."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
+
+SECOND = 1.0
+
+
+@asynccontextmanager
+async def spinning(what: str, quiet: bool) -> AsyncIterator[None]:
+    """A line that moves, from the second second on, for as long as it is not known how long it takes."""
+    task = asyncio.create_task(_spin(what)) if shown(quiet) else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])  # the line is to be gone before anything else is said
+
+
+async def _spin(what: str) -> None:
+    await asyncio.sleep(SECOND)
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        await asyncio.Event().wait()
+
+
+class Advance(Protocol):
+    """Says that so many more are done."""
+
+    def __call__(self, more: float = 1) -> None: ...
+
+
+@contextmanager
+def bar(what: str, total: float, quiet: bool) -> Iterator[Advance]:
+    """A bar that fills up."""
+    if not shown(quiet):
+        yield lambda more=1: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda more=1: progress.advance(task, more)
+
+
+def shown(quiet: bool) -> bool:
+    """Whether a person is there to see it."""
+    return not quiet and sys.stderr.isatty()
