@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from manager.cli.app import VERBS
+from manager.cli.codes import Exit
+from manager.cli.run import run
 from manager.settings import Settings
 from tests.processes import environment, started
 
@@ -62,10 +64,12 @@ async def test_the_tour_runs_as_it_stands(folder: str) -> None:
             said.append(out.decode())
         first, looked, killed, asked = said
         assert "INSTANCE_MANAGER" in first
-        assert "  CHROME_BROWSER" in looked
-        assert "CHROME_DEBUG_PORT | 127.0.0.1 | 9222" in looked
-        assert "killed" in killed
-        assert "CHROME_BROWSER" not in killed
+        assert re.search(r"└─ \S+  ● healthy  CHROME_BROWSER", looked)
+        assert "CHROME_DEBUG_PORT  127.0.0.1  9222" in looked
+        assert re.search(r"^system  .* of .*iB$", looked, re.M)
+        assert "2 instances died, in " in killed
+        assert "CHROME_BROWSER" not in killed.rpartition("ID  ")[2]
+        assert "its ancestor" in asked
         assert "end of the tour" in asked
         assert "PARENT_DIED" in asked
         for each in background:
@@ -112,6 +116,13 @@ def test_every_promise_names_tests_that_exist() -> None:
 def test_every_verb_is_in_the_changelog() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert [verb for verb in VERBS if f"`{verb}`" not in changelog] == []
+
+
+def test_every_verb_and_every_exit_code_is_explained() -> None:
+    told = (ROOT / "docs/imctl.md").read_text()
+    assert [verb for verb in VERBS if f"| `{verb}` |" not in told or f"imctl {verb}" not in told] == []
+    lists = re.findall(r"^\| (\d+) \|", told, re.M) + re.findall(r"^ +(\d+)[, ]", run.__doc__ or "", re.M)
+    assert {str(each.value) for each in Exit} <= set(lists)
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

@@ -13,6 +13,9 @@ from typer.exceptions import TyperException
 from manager.cli.options import expanded
 from manager.cli.say import say
 
+# set by the scripts that `imctl completion` writes
+COMPLETES = "_IMCTL_COMPLETE"
+
 
 @dataclass(frozen=True, slots=True)
 class Verb:
@@ -41,7 +44,11 @@ VERBS = {
     "service": Verb("List what is offered, and where; or add a service.", "run"),
     "health": Verb("Tell when instances were last heard of.", "run"),
     "metrics": Verb("Tell what an instance has measured.", "run"),
+    "top": Verb("Show the fleet on a whole screen, live.", "cli"),
     "run": Verb("Run a command as an instance, for as long as the manager lets it live.", "run", takes_command=True),
+    "demo": Verb("Fill a manager with a small living fleet.", "run"),
+    "bench": Verb("Put a small load on a manager, and tell how fast it was.", "run"),
+    "doctor": Verb("Look for what is wrong with managers and their database.", "run"),
     "sql": Verb("Open psql on the database of `imctl dev`.", "embedded", takes_command=True),
     "admin": Verb("Tell the database what only an operator can know.", "server"),
     "completion": Verb("Write the script that makes a shell complete verbs and ids.", "run"),
@@ -66,6 +73,8 @@ def imctl(arguments: Sequence[str]) -> NoReturn:
 
 def completed_words() -> list[str]:
     """What stands on the line that a shell wants completed, after `imctl`; nothing where none does."""
+    if COMPLETES not in os.environ:
+        return []
     return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
 
 
@@ -73,7 +82,7 @@ def app(called: str = "") -> typer.Typer:
     """The command line, with the verb `called` in full and the others by their line alone: their imports take long."""
     made = typer.Typer(
         help="The Instance Manager: who is in the fleet, who belongs to whom, who is alive.",
-        add_completion=bool(completed_words()),  # two options more, which only a shell that completes needs
+        add_completion=COMPLETES in os.environ,  # two options more, which only a shell that completes needs
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # plain text: it starts faster, and logs take it as it is
         context_settings={"help_option_names": ["-h", "--help"]},

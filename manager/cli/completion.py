@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
+from manager.cli.app import COMPLETES
 from manager.cli.output import write
-
-VARIABLE = "_IMCTL_COMPLETE"
 
 
 class Shell(StrEnum):
@@ -30,4 +29,4 @@ def completion(shell: Annotated[Shell, typer.Argument(help="For which shell.", m
       imctl completion zsh > "${fpath[1]}/_imctl"
       imctl completion fish > ~/.config/fish/completions/imctl.fish
     """
-    write(get_completion_script(prog_name="imctl", complete_var=VARIABLE, shell=shell) + "\n")
+    write(get_completion_script(prog_name="imctl", complete_var=COMPLETES, shell=shell) + "\n")

@@ -9,7 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from manager.cli.connection import Target
+from manager.cli.demo import live
 from manager.cli.serve import STOPS, Bind, Port, banner, fail, run, say, settings_of
+from manager.client import Access, Client, ManagerError, RefusedError
 from manager.embedded import EmbeddedPostgresError, Postgres, start
 from manager.repository import migrations
 from manager.server import Serving
@@ -33,6 +36,9 @@ def dev(
     database_url: Annotated[
         str | None, typer.Option("--database-url", help="Use this server, and none of its own.", metavar="URL")
     ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Fill it with a small living fleet, as `imctl demo` does.")
+    ] = False,
 ) -> None:
     """Start PostgreSQL, migrate, and serve gRPC on [::1] and 127.0.0.1: all that development needs.
 
@@ -41,12 +47,14 @@ def dev(
     \b
     Examples:
       imctl dev
+      imctl dev --demo
       imctl dev --ephemeral --port 0
     """
     choices: dict[str, Any] = {"bind": bind or ["[::1]", "127.0.0.1"], "port": port}
     choices |= {"start_grace": GRACE, "outage_grace": GRACE}
+    company = Company(demo)
     if database_url:
-        _on_own_server(settings_of(**choices, database_url=database_url))
+        _on_own_server(settings_of(**choices, database_url=database_url), company)
         return
     with ExitStack() as stack:
         try:
@@ -61,13 +69,51 @@ def dev(
             postgres.publish(url)
             ask = "imctl sql" + (f" --data-dir {postgres.data_dir}" if data_dir or ephemeral else "")
             _tell(serving, f"{postgres.version} at 127.0.0.1:{postgres.port}, {keeping}", ask)
+            company.come(serving)
 
-        run(settings_of(**choices, database_url=url), started, lambda: _revive(postgres))
+        run(settings_of(**choices, database_url=url), started, lambda: company.stay(postgres))
 
 
-def _on_own_server(settings: Settings) -> None:
+def _on_own_server(settings: Settings, company: "Company") -> None:
     asyncio.run(migrations.upgrade(settings.database_url))
-    run(settings, lambda serving: _tell(serving, "your own server", ""))
+
+    def started(serving: Serving) -> None:
+        _tell(serving, "your own server", "")
+        company.come(serving)
+
+    run(settings, started, company.stay)
+
+
+class Company:
+    """What lives beside the server: who revives its PostgreSQL, and the demo's fleet once it serves."""
+
+    def __init__(self, demo: bool) -> None:
+        self._demo = demo
+        self._address = ""
+        self._serving = asyncio.Event()
+
+    def come(self, serving: Serving) -> None:
+        """The server can be talked to."""
+        self._address = serving.addresses[0]
+        self._serving.set()
+
+    async def stay(self, postgres: Postgres | None = None) -> None:
+        """Until it is cancelled; then it takes its leave of the server, which serves on until it has."""
+        async with asyncio.TaskGroup() as parts:
+            if postgres is not None:
+                parts.create_task(_revive(postgres))
+            if self._demo:
+                await self._serving.wait()
+                await self._live()
+
+    async def _live(self) -> None:
+        target = Target((self._address,), Access(), "")
+        try:
+            async with Client(self._address) as client:
+                await live(client, target)
+            log.info("the root of the demo was killed, and so it has ended")
+        except (ManagerError, RefusedError) as error:
+            log.warning("the demo has ended: %s", error)
 
 
 def _tell(serving: Serving, postgres: str, ask: str) -> None:

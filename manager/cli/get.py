@@ -13,6 +13,7 @@ from manager.cli.completing import ID
 from manager.cli.connection import Connection
 from manager.cli.living import living
 from manager.cli.output import Printer, Shown
+from manager.cli.progress import spinning
 from manager.cli.selection import Selection
 from manager.cli.sheets import INSTANCES, UPDATES
 from manager.client import Client
@@ -78,7 +79,8 @@ def _listing(asked: _Asked) -> Question:
     printer = asked.shown.of(INSTANCES)
 
     async def listed(client: Client) -> int:
-        fleet = await living(client, **await asked.selection.wanted(client))
+        async with spinning("listing the fleet", asked.shown.quiet):
+            fleet = await living(client, **await asked.selection.wanted(client))
         printer.many(filter(asked.admits, fleet.instances))
         return Exit.OK
 

@@ -16,6 +16,7 @@ from manager.cli.completing import ID
 from manager.cli.connection import Connection
 from manager.cli.living import PATIENCE, Living, living
 from manager.cli.output import Printer, Shown
+from manager.cli.progress import spinning
 from manager.cli.say import agreed, say, say_more
 from manager.cli.sheets import INSTANCES
 from manager.client import Client
@@ -82,9 +83,10 @@ async def _kill(client: Client, plan: _Plan, printer: Printer[InstanceDescriptio
         say("nobody was killed")
         return Exit.FAILED
     began = time.monotonic()
-    answers = [await client.try_.TryKillInstance(KillRequest(instance_id=each, note=plan.note)) for each in roots]
-    took = time.monotonic() - began
-    died = await _died(client, before, answers)
+    async with spinning("killing", plan.quiet):
+        answers = [await client.try_.TryKillInstance(KillRequest(instance_id=each, note=plan.note)) for each in roots]
+        took = time.monotonic() - began
+        died = await _died(client, before, answers)
     if any(answer.value for answer in answers):
         if not plan.quiet:
             say(f"{counted(died)} died, in {took:.2f} s; processes end at their next health check")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from manager.cli.output import Shown
+from manager.cli.progress import spinning
 from manager.cli.say import say
 from manager.cli.serve import fail, settings_of
 from manager.cli.table import Column, Sheet
@@ -44,7 +45,7 @@ def migrate(
     if not url:
         fail("DATABASE_URL is not set", "name the database: DATABASE_URL=postgresql://postgres@host/instance_manager")
     try:
-        asyncio.run(migrations.downgrade(url, to) if down else migrations.upgrade(url, to))
+        asyncio.run(_migrate(url, to, down, shown.quiet))
     except Exception as error:
         if refusal_of(error) is None:
             raise
@@ -53,3 +54,8 @@ def migrate(
     if not shown.quiet:
         say(f"the schema is at {reached}")
     printer.one(_Migrated(reached))
+
+
+async def _migrate(url: str, to: str, down: bool, quiet: bool) -> None:
+    async with spinning("migrating", quiet):
+        await (migrations.downgrade(url, to) if down else migrations.upgrade(url, to))

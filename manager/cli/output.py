@@ -62,11 +62,6 @@ class Printer(Generic[T]):
         self._order = ordering(shown, sheet)
         self._begun = False
 
-    @property
-    def columns(self) -> tuple[Column[T], ...]:
-        """Those that are drawn."""
-        return self._columns
-
     def sorted(self, rows: Iterable[T]) -> list[T]:
         """The rows in the order that was asked for; as they came without a wish."""
         return list(rows) if self._order is None else table.ordered(rows, *self._order)

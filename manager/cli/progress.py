@@ -4,9 +4,11 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 SECOND = 1.0
+# gone in the end; and stdout stays where it is, for it may be a file
+ASIDE: dict[str, Any] = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
 
 
 @asynccontextmanager
@@ -24,8 +26,11 @@ async def spinning(what: str, quiet: bool) -> AsyncIterator[None]:
 async def _spin(what: str) -> None:
     await asyncio.sleep(SECOND)
     from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
+    from rich.text import Text
 
-    with Console(stderr=True).status(what):
+    with Live(Spinner("dots", Text(what)), console=Console(stderr=True), **ASIDE):
         await asyncio.Event().wait()
 
 
@@ -44,7 +49,7 @@ def bar(what: str, total: float, quiet: bool) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=Console(stderr=True), **ASIDE) as progress:
         task = progress.add_task(what, total=total)
         yield lambda more=1: progress.advance(task, more)
 

@@ -107,21 +107,25 @@ async def _serve(
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
     assert main is not None  # noqa: S101 - asyncio.run gives us one
+    companion = asyncio.create_task(beside() if beside else asyncio.sleep(0))
+    leaving = False
 
     def asked(sign: signal.Signals) -> None:
-        if stop.is_set():
+        nonlocal leaving
+        if leaving:
             main.cancel()
         say(asked_to_stop(sign))
-        stop.set()
+        leaving = True
+        companion.cancel()
+        companion.add_done_callback(lambda _: stop.set())  # it may have to say goodbye to the server
 
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, asked, sign)
-    companion = asyncio.create_task(beside()) if beside else None
     try:
         await serve_until(settings, stop, started)
     finally:
-        if companion:
-            companion.cancel()
+        companion.cancel()
+    await asyncio.wait([companion])
 
 
 STOPS = "  Ctrl-C stops it"

@@ -14,6 +14,7 @@ from manager.cli.document import document
 from manager.cli.living import living
 from manager.cli.messages import refused
 from manager.cli.output import Printer, Shown
+from manager.cli.progress import spinning
 from manager.cli.table import Column, Document, Sheet
 from manager.client import Client
 from manager.pb.instance_manager_pb2 import (
@@ -79,7 +80,9 @@ def service(
 
 async def _service(client: Client, written: str, offered: Service | None, printer: Printer[_Offer]) -> int:
     if not written:
-        printer.many([_Offer(one, each) for one in (await living(client)).instances for each in one.services])
+        async with spinning("listing the fleet", printer.shown.quiet):
+            fleet = await living(client)
+        printer.many([_Offer(one, each) for one in fleet.instances for each in one.services])
         return Exit.OK
     wanted = await identity.whole_one(client, written)
     if offered is not None:

@@ -63,11 +63,12 @@ REPORTS: Sheet[InstanceReport] = Sheet(
     document=document,
 )
 
+# of the messages of a stream, which come here through a `Fleet`
+UNTOLD = ("resume_token", "end_of_revision", "timestamp")
 # the widths are those of the longest: an event may be the first of an endless list
 UPDATES: Sheet[InstanceUpdate] = Sheet(
     columns=(
         Column("revision", lambda told: told.revision, width=8),
-        Column("time", lambda told: moment(told.timestamp_ms), wide=True, width=24),
         Column("event", lambda told: EventType.Name(told.event_type), width=13),
         Column("id", lambda told: told.instance_id, width=36),
         Column("type", lambda told: words.kind(told.instance.instance_type), width=23),
@@ -75,11 +76,12 @@ UPDATES: Sheet[InstanceUpdate] = Sheet(
         Column("detail", lambda told: words.detail(told)),
     ),
     name=lambda told: told.instance_id,
-    document=document,
+    document=lambda told: {name: value for name, value in document(told).items() if name not in UNTOLD},
 )
 EVENTS: Sheet[Event] = Sheet(
     columns=(
-        *(part(replace(each, wide=False), lambda told: told.update) for each in UPDATES.columns),
+        Column("time", lambda told: moment(told.update.timestamp_ms)),
+        *(part(each, lambda told: told.update) for each in UPDATES.columns),
         Column("note", lambda told: told.note or None),
         Column("actor", lambda told: told.actor, wide=True),
     ),

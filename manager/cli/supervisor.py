@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from manager.cli import command, processes
+from manager.cli import command, identity, processes
 from manager.cli.connection import Target
 from manager.cli.exits import EXIT_OF_ENDING
 from manager.cli.messages import death, not_registered, not_started, report
@@ -74,8 +74,10 @@ async def supervise(plan: Plan) -> int:
     processes.adopt_orphans()
     interruption = Interruption()
     async with Client(*plan.target.addresses, access=plan.target.access) as client:
-        instance = Instance(client, plan.description, plan.policy, Owner(told=report, memory=memory))
         try:
+            if plan.description.parent_id:
+                plan.description.parent_id = await identity.whole_one(client, plan.description.parent_id)
+            instance = Instance(client, plan.description, plan.policy, Owner(told=report, memory=memory))
             await first_of(instance.start(), interruption.first)
         except (ManagerError, RefusedError) as error:
             return not_registered(error, str(plan.target))

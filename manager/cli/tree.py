@@ -15,6 +15,7 @@ from manager.cli.connection import Connection
 from manager.cli.document import document
 from manager.cli.living import living
 from manager.cli.output import Format, Printer, Shown
+from manager.cli.progress import spinning
 from manager.cli.say import say
 from manager.cli.sheets import INSTANCES, part
 from manager.cli.table import Column, Document, Sheet
@@ -73,10 +74,11 @@ def tree(
 
 async def _tree(client: Client, written: str, up: bool, printer: Printer[Node]) -> int:
     wanted = await identity.whole_one(client, written, dead=up) if written else ""
-    if up:
-        roots = lined(await ancestors(client, wanted))
-    else:
-        roots = planted((await living(client, subtree_of=wanted)).instances)
+    async with spinning("looking for who belongs to whom", printer.shown.quiet):
+        if up:
+            roots = lined(await ancestors(client, wanted))
+        else:
+            roots = planted((await living(client, subtree_of=wanted)).instances)
     if wanted and not roots:
         say(f"{wanted} is not alive", f"`imctl why {wanted}` tells what is known of it")
         return Exit.NOT_FOUND

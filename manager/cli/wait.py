@@ -53,34 +53,41 @@ def wait(
         wanted = await identity.whole_one(client, instance_id, dead=True)
         try:
             async with asyncio.timeout(timeout) as limit, spinning(f"waiting for {wanted} to be {state}", shown.quiet):
-                return await _wait(client, wanted, state, printer)
+                found = await _wait(client, wanted, state)
         except TimeoutError:
             if not limit.expired():
                 raise
             say(f"{wanted} is not {state} after {timeout:g} s", "wait longer with --timeout")
             return Exit.CONDITION
+        return _told(found, wanted, state, printer)
 
     ask(at, waited)
 
 
-async def _wait(client: Client, wanted: str, state: State, printer: Printer[InstanceDescription]) -> int:
+def _told(found: InstanceDescription | None, wanted: str, state: State, printer: Printer[InstanceDescription]) -> Exit:
+    """What came of it."""
+    if found is None:
+        say(f"no instance {wanted} was ever registered", "`imctl get` lists the living")
+        return Exit.NOT_FOUND
+    if found.status == STATUS_DEAD and state is not State.DEAD:
+        say(f"{wanted} is dead, and will never be {state}", f"`imctl why {wanted}` tells what killed it")
+        return Exit.CONDITION
+    printer.many([found])
+    return Exit.OK
+
+
+async def _wait(client: Client, wanted: str, state: State) -> InstanceDescription | None:
+    """The instance once it is so, or dead; None where it never was, and is to be dead."""
     async with followed(client, {"ids": [wanted]}) as fleet:
         changes = fleet.changes()
         while not reached(fleet, wanted, state):
             found = None if fleet.get(wanted) else await _known(client, wanted)
-            if found is None and not fleet.get(wanted) and state is State.DEAD:
-                say(f"no instance {wanted} was ever registered", "`imctl get` lists the living")
-                return Exit.NOT_FOUND
-            if found is not None and found.status == STATUS_DEAD and state is not State.DEAD:
-                say(f"{wanted} is dead, and will never be {state}", f"`imctl why {wanted}` tells what killed it")
-                return Exit.CONDITION
             if found is not None and found.status == STATUS_DEAD:
-                break
+                return found
+            if found is None and not fleet.get(wanted) and state is State.DEAD:
+                return None
             await anext(changes)
-    found = await _known(client, wanted)
-    if found is not None:
-        printer.many([found])
-    return Exit.OK
+    return await _known(client, wanted)
 
 
 def reached(fleet: Fleet, wanted: str, state: State) -> bool:

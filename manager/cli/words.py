@@ -19,8 +19,10 @@ from manager.pb.instance_manager_pb2 import (
     Status,
 )
 
-SIGNS = {STATUS_HEALTHY: "●", STATUS_STALE: "◐", STATUS_DEAD: "✕"}
-PLAIN_SIGNS = {STATUS_HEALTHY: "+", STATUS_STALE: "~", STATUS_DEAD: "!"}
+GOOD, DOUBTFUL, BAD, NONE = "●", "◐", "✕", "○"
+SIGNS = {STATUS_HEALTHY: GOOD, STATUS_STALE: DOUBTFUL, STATUS_DEAD: BAD}
+# for terminals that know no others
+PLAIN_SIGNS = {GOOD: "+", DOUBTFUL: "~", BAD: "!", NONE: "."}
 RELATED = {CHILD_ADDED: "child", PARENT_ADDED: "parent"}
 STEPS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -28,8 +30,14 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 def status(of: Status.ValueType) -> str:
     """The state with its sign, which the terminal may colour."""
-    signs = SIGNS if (sys.stdout.encoding or "").lower().startswith("utf") else PLAIN_SIGNS
-    return f"{signs[of]} {status_name(of)}" if of in signs else ""
+    return signed(SIGNS[of], status_name(of)) if of in SIGNS else ""
+
+
+def signed(sign: str, word: str) -> str:
+    """A word behind its sign, as far as stdout can write it."""
+    # what catches our output in the place of a terminal may have no encoding
+    encoding = getattr(sys.stdout, "encoding", None) or getattr(sys.__stdout__, "encoding", None) or ""
+    return f"{sign if encoding.lower().startswith('utf') else PLAIN_SIGNS[sign]} {word}"
 
 
 def status_name(of: Status.ValueType) -> str:

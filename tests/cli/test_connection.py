@@ -111,3 +111,12 @@ async def test_a_name_that_nobody_knows_is_out_of_reach() -> None:
     ended = await imctl("get", IM_ADDRESS="nowhere.invalid:1,nowhere.invalid:2")
     assert ended.code == 4
     assert "nowhere.invalid:1" in ended.err
+
+
+async def test_what_runs_inside_an_instance_talks_to_the_same_manager(
+    standin: StandIn, environment: dict[str, str]
+) -> None:
+    arguments = ("--context", "prod", "--address", standin.address, "--", "sh", "-c", "echo $IM_ADDRESS $IM_CONTEXT")
+    ended = await imctl("run", "--type", "VLLM", *arguments, **environment)
+    assert ended.out.split() == [standin.address, "prod"]
+    assert {each["authorization"] for each in standin.metadata} == {"Bearer of-prod"}

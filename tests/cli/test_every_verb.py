@@ -24,6 +24,8 @@ WITHOUT_OUTPUT = {
     "serve": "serves until it is stopped",
     "run": "its stdout is its command's",
     "sql": "is psql, with psql's formats: imctl sql -- --csv",
+    "demo": "lives until it is stopped",
+    "top": "is a screen for a person",
     "watch": "has them all, but never ends: test_watch.py",
     "completion": "writes a script for a shell",
 }
@@ -81,6 +83,8 @@ GIVEN: dict[str, Arguments] = {
     "service": an_offer,
     "health": a_browser,
     "metrics": a_measurement,
+    "bench": always("--instances", "3", "--seconds", "0.1"),
+    "doctor": always(),
     "admin": always("grace"),
     "version": always(),
 }

@@ -73,3 +73,10 @@ async def test_a_wait_says_so_after_a_second(scene: Scene) -> None:
         await terminal.shows(f"waiting for {one} to be dead")
         await scene.kill(one)
         assert await terminal.ended() == 0
+
+
+async def test_what_takes_longer_has_a_bar_that_fills(scene: Scene) -> None:
+    async with at_terminal(scene.address, "bench", "--instances", "5", "--seconds", "2") as terminal:
+        await terminal.shows("bench ━")
+        await terminal.shows("TryKillInstance")
+        assert await terminal.ended() == 0

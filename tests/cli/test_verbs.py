@@ -11,7 +11,7 @@ from manager.pb.instance_manager_pb2 import BROWSER_BACKEND, VLLM, InstanceReque
 from manager.settings import Settings
 from tests.cli.scene import SERVICE, Scene, scene_of
 from tests.conftest import Database, serving
-from tests.processes import imctl
+from tests.processes import IMCTL, imctl
 
 
 async def family(scene: Scene) -> tuple[str, str, str, str]:
@@ -179,6 +179,14 @@ async def test_add_registers_what_it_is_told(scene: Scene) -> None:
     assert (one.instance_type, one.hostname, one.parent_id, one.timeout_ms) == (VLLM, "gpu-7", backend, 7000)
     assert (dict(one.labels), one.services[0].host) == ({"a": "b"}, "gpu-7")
     assert "stale in 7 s" in added.err
+
+
+async def test_a_command_may_name_its_parent_by_a_part_of_the_id(scene: Scene) -> None:
+    backend = await scene.add(of=BROWSER_BACKEND)
+    asked = ("get", "--type", "VLLM", "-o", "csv", "--columns", "parent")
+    ended = await scene.imctl("run", "--type", "VLLM", "--parent", backend[-10:], "-q", "--", *IMCTL, *asked)
+    assert ended.out.split() == ["parent", backend]
+    assert (await scene.imctl("run", "--type", "VLLM", "--parent", "ffffff", "--", "true")).code == 3
 
 
 async def test_refusals_have_a_reason_advice_and_a_code(scene: Scene) -> None:

@@ -83,7 +83,7 @@ async def test_watch_tells_only_what_changes_from_now_on_in_every_format(scene: 
         assert any(each in said for each in ids)
         if form == "csv":
             (row,) = csv.reader(io.StringIO(said))
-            assert row[2:5] == ["ADDED", row[3], "VLLM"]
+            assert row[1:4] == ["ADDED", row[2], "VLLM"]
 
 
 async def test_it_goes_on_by_itself_when_the_manager_is_another(settings: Settings, database: Database) -> None:

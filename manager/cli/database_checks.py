@@ -1,0 +1,114 @@
+"""What can be seen of the database: its schema, connections, doorbell, snapshots and disk."""
+
+import shutil
+from pathlib import Path
+from time import time
+
+from manager import __version__
+from manager.cli import words
+from manager.cli.finding import Finding, State, judged
+from manager.cli.manager_checks import clock
+from manager.cli.serve import settings_of
+from manager.repository import checkup
+from manager.repository.database import Session, engine_of, refusal_of
+from manager.repository.migrations import SchemaMismatch, newest, require
+
+CROWDED = (0.8, 0.95)
+DEAF = (0.1, 1.0)
+HELD = (60.0, 3600.0)
+FULL = (0.8, 0.95)
+UNNAMED = "name it by DATABASE_URL, or the folder of `imctl dev` by --data-dir"
+SWEEPING = "end it: what died since cannot be swept, and tables grow"
+
+
+async def look(data_dir: Path | None) -> list[Finding]:
+    """All that the role in its address may see."""
+    url, folder = settings_of().database_url, None
+    if not url:
+        url, folder = _published(data_dir)
+    if not url:
+        return [Finding("database", State.SKIPPED, "nobody says where it is", UNNAMED)]
+    try:
+        found = await _look(url)
+    except Exception as error:
+        if refusal_of(error) is None:
+            raise
+        return [
+            Finding("database", State.FAILED, f"it cannot be used: {error}", "look at its log, and at DATABASE_URL")
+        ]
+    return [*found, *([disk(folder)] if folder else [])]
+
+
+def _published(data_dir: Path | None) -> tuple[str, Path | None]:
+    """Of a running `imctl dev`, if there is one."""
+    try:
+        from manager.embedded import EmbeddedPostgresError, published
+        from manager.embedded.home import default_folder
+    except ModuleNotFoundError:
+        return "", None
+    try:
+        return published(data_dir), data_dir or default_folder()
+    except EmbeddedPostgresError:
+        return "", None
+
+
+async def _look(url: str) -> list[Finding]:
+    session = Session(engine_of(url, name="doctor"))
+    try:
+        async with session.use() as connection:
+            try:
+                await require(connection, __version__)
+                schema = Finding("schema", State.OK, newest())
+            except SchemaMismatch as error:
+                schema = Finding("schema", State.FAILED, str(error), "`imctl migrate` brings it up to date")
+            now = time()
+            seen = await checkup.look(connection)
+            held = await checkup.oldest(connection)
+    finally:
+        await session.close()
+    return [
+        server(seen),
+        schema,
+        clock("database clock", seen.now.timestamp() - (now + time()) / 2),
+        connections(seen),
+        snapshots(held, seen.hidden),
+        doorbell(await checkup.echo(url)),
+    ]
+
+
+def server(seen: checkup.Checkup) -> Finding:
+    found = f"PostgreSQL {seen.version}, {words.size(seen.size)}"
+    if seen.standby:
+        return Finding(
+            "database", State.FAILED, f"{found}, a standby", "name the primary, or all hosts, in DATABASE_URL"
+        )
+    return Finding("database", State.OK, found)
+
+
+def connections(seen: checkup.Checkup) -> Finding:
+    found = f"{seen.connections} of {seen.most}"
+    return judged(
+        "connections", seen.connections / seen.most, CROWDED, found, "raise max_connections; a manager has ten"
+    )
+
+
+def snapshots(held: checkup.Held | None, hidden: int) -> Finding:
+    unseen = f" ({hidden} sessions may not be seen by this role: grant it pg_monitor)" if hidden else ""
+    if held is None:
+        return Finding("snapshots", State.OK, f"nobody holds one{unseen}")
+    who = held.who + (f", pid {held.pid}" if held.pid else "")
+    return judged("snapshots", held.age.total_seconds(), HELD, f"{who}: for {words.span(held.age)}{unseen}", SWEEPING)
+
+
+def doorbell(seconds: float | None) -> Finding:
+    if seconds is None:
+        return Finding(
+            "doorbell", State.WARNING, "no notification comes back", "a pooler without LISTEN? IM_NOTIFY=false"
+        )
+    return judged("doorbell", seconds, DEAF, f"{seconds * 1000:.1f} ms", "look at the load of the database")
+
+
+def disk(folder: Path) -> Finding:
+    usage = shutil.disk_usage(folder)
+    found = f"{words.size(usage.free)} of {words.size(usage.total)} free at {folder}"
+    return judged("disk", usage.used / usage.total, FULL, found, "make room: PostgreSQL stops when it is full")

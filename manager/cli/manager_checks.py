@@ -1,0 +1,79 @@
+"""What can be seen of managers from outside: ports, the protocol, speed, the clock."""
+
+import asyncio
+import time
+from contextlib import suppress
+
+from manager.cli.connection import Target
+from manager.cli.exits import exit_of
+from manager.cli.finding import Finding, State, judged
+from manager.cli.messages import ADVICE_OF_EXIT
+from manager.client import Client, ManagerError
+from manager.client.address import address
+from manager.pb.fleet_pb2 import METRICS_KIND_SYSTEM, MetricsHistoryRequest
+from manager.pb.instance_manager_pb2 import INSTANCE_MANAGER, InstanceFilter
+from manager.pb.version import PROTO_VERSION
+
+PATIENCE = 3.0
+CALLS = 5
+SLOW = (0.1, 1.0)
+SKEWED = (1.0, 10.0)
+
+
+async def look(target: Target) -> list[Finding]:
+    """All that a client can find out."""
+    ports = await asyncio.gather(*map(_port, target.addresses))
+    try:
+        async with Client(*target.addresses, deadline=PATIENCE, access=target.access) as client:
+            return [*ports, *await _asked(client)]
+    except (ManagerError, OSError) as error:
+        code = exit_of(error) if isinstance(error, ManagerError) else None
+        return [*ports, Finding("manager", State.FAILED, str(error), ADVICE_OF_EXIT.get(code, "") if code else "")]
+
+
+async def _port(where: str) -> Finding:
+    place = address(where)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            _, writer = await asyncio.open_connection(place.host, place.port)
+    except TimeoutError:
+        return Finding("port", State.FAILED, f"{where} does not answer within {PATIENCE:g} s", "look for a firewall")
+    except OSError as error:
+        return Finding("port", State.FAILED, f"nobody listens at {where}: {error.strerror}", "`imctl dev` starts one")
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return Finding("port", State.OK, f"{where} is open")
+
+
+async def _asked(client: Client) -> list[Finding]:
+    wanted = InstanceFilter(types=[INSTANCE_MANAGER], page_size=10)
+    took = []
+    for _ in range(CALLS):
+        began = time.monotonic()
+        managers = (await client.get.GetAllInstances(wanted)).instances
+        took.append(time.monotonic() - began)
+    middle = sorted(took)[CALLS // 2]
+    found = [
+        Finding(
+            "manager", State.OK, f"{len(managers)} of them in the fleet: {', '.join(m.hostname for m in managers)}"
+        ),
+        Finding("protocol", State.OK, f"{PROTO_VERSION[:12]} is accepted"),
+        judged("calls", middle, SLOW, f"{middle * 1000:.1f} ms", "look at the load of the manager and its database"),
+    ]
+    return [*found, await _clock(client, managers[0].instance_id)] if managers else found
+
+
+async def _clock(client: Client, instance_id: str) -> Finding:
+    """By the end of a range that ends now: the database says when that is."""
+    began = time.time()
+    request = MetricsHistoryRequest(instance_id=instance_id, kind=METRICS_KIND_SYSTEM, max_points=1)
+    now = (await client.fleet.GetMetricsHistory(request)).to_ms / 1000
+    skew = now - (began + time.time()) / 2
+    return clock("clock", skew)
+
+
+def clock(check: str, skew: float) -> Finding:
+    """How far the database is ahead of this machine."""
+    found = f"the database's clock is {abs(skew):.2f} s {'ahead' if skew > 0 else 'behind'}"
+    return judged(check, abs(skew), SKEWED, found, "only ages shown here suffer: have this machine ask a time server")

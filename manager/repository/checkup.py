@@ -1,0 +1,87 @@
+"""What an operator would look at first: asked of the database by whoever may not be its superuser."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from secrets import token_hex
+from time import monotonic
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from manager.repository.database import connect
+from manager.repository.doorbell import CHANNEL, ECHO_WITHIN
+
+LOOK = text("""
+select current_setting('server_version') as version,
+       pg_is_in_recovery() as standby,
+       clock_timestamp() as now,
+       pg_database_size(current_database()) as size,
+       (select count(*) from pg_stat_activity where datid is not null) as connections,
+       cast(current_setting('max_connections') as integer) as most,
+       (select count(*) from pg_stat_activity where query = '<insufficient privilege>') as hidden
+""")
+
+# whoever holds a snapshot keeps what died since from being swept
+OLDEST = text("""
+with held as (
+    select a.application_name as who, a.pid, a.xact_start as since
+    from pg_stat_activity a
+    where a.backend_xmin is not null and a.xact_start is not null and a.pid <> pg_backend_pid()
+    union all
+    select 'prepared transaction ' || p.gid, null, p.prepared from pg_prepared_xacts p
+)
+select who, pid, clock_timestamp() - since as age from held order by since limit 1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """The database at one moment. `hidden`: sessions of others, of which this role may not see what they do."""
+
+    version: str
+    standby: bool
+    now: datetime
+    size: int
+    connections: int
+    most: int
+    hidden: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The oldest snapshot that somebody holds."""
+
+    who: str
+    pid: int | None
+    age: timedelta
+
+
+async def look(connection: AsyncConnection) -> Checkup:
+    """How the database is."""
+    row = (await connection.execute(LOOK)).one()
+    return Checkup(**row._mapping)
+
+
+async def oldest(connection: AsyncConnection) -> Held | None:
+    """Who holds the oldest snapshot, as far as this role may see."""
+    row = (await connection.execute(OLDEST)).one_or_none()
+    return None if row is None else Held(**row._mapping)
+
+
+async def echo(url: str) -> float | None:
+    """The seconds from a notification to its arrival; None where none comes, as behind a pooler."""
+    connection = await connect(url, name="doctor")
+    try:
+        rung = asyncio.Event()
+        own = f"echo {token_hex(8)}"  # managers pass over each other's echoes
+        await connection.add_listener(CHANNEL, lambda _c, _p, _n, payload: rung.set() if payload == own else None)
+        began = monotonic()
+        await connection.execute("select pg_notify($1, $2)", CHANNEL, own)
+        async with asyncio.timeout(ECHO_WITHIN):
+            await rung.wait()
+        return monotonic() - began
+    except TimeoutError:
+        return None
+    finally:
+        connection.terminate()

@@ -1,0 +1,82 @@
+"""What `imctl doctor` finds, and what it says to do."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from manager.cli import database_checks
+from manager.cli.finding import State, judged
+from manager.cli.manager_checks import clock
+from manager.repository.checkup import Checkup, Held
+from tests.cli.scene import Scene
+from tests.conftest import at
+from tests.processes import Ended, imctl
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
+
+
+def found(ended: Ended) -> dict[str, dict[str, Any]]:
+    """Each thing that was looked at."""
+    return {each["check"]: each for each in json.loads(ended.out)}
+
+
+async def test_all_is_well_with_a_manager_and_its_database(scene: Scene) -> None:
+    ended = await scene.imctl("doctor", "-o", "json", DATABASE_URL=scene.database.url)
+    told = found(ended)
+    assert set(told) == {
+        *("port", "manager", "protocol", "calls", "clock"),
+        *("database", "schema", "database clock", "connections", "snapshots", "doorbell"),
+    }
+    assert {each["state"] for each in told.values()} <= {"ok", "warning"}  # this machine may be slow
+    assert ended.code == 0
+
+
+async def test_a_manager_that_is_not_there_is_told_with_what_to_do() -> None:
+    ended = await imctl("doctor", "--address", "127.0.0.1:1", "-o", "json", DATABASE_URL=NOWHERE)
+    told = found(ended)
+    assert ended.code == 1
+    assert [told[each]["state"] for each in ("port", "manager", "database")] == ["failed"] * 3
+    assert "nobody listens at 127.0.0.1:1" in told["port"]["found"]
+    assert "imctl dev" in told["port"]["advice"]
+
+
+async def test_a_database_without_the_schema_is_told(scene: Scene) -> None:
+    empty = at(scene.database.admin, database="postgres")
+    told = found(await scene.imctl("doctor", "-o", "json", DATABASE_URL=empty))
+    assert told["schema"]["state"] == "failed"
+    assert "imctl migrate" in told["schema"]["advice"]
+
+
+async def test_without_a_word_on_the_database_it_is_not_looked_at(scene: Scene) -> None:
+    told = found(await scene.imctl("doctor", "-o", "json", "--data-dir", "/nowhere"))
+    assert told["database"]["state"] == "skipped"
+    assert "DATABASE_URL" in told["database"]["advice"]
+
+
+@pytest.mark.parametrize(("value", "state"), [(1, State.OK), (2, State.WARNING), (3, State.FAILED)])
+def test_what_is_measured_is_fine_doubtful_or_poor(value: float, state: State) -> None:
+    told = judged("x", value, (1, 2), "found", "advice")
+    assert told.state is state
+    assert bool(told.advice) is (state is not State.OK)
+
+
+def test_a_clock_may_be_ahead_or_behind() -> None:
+    assert "0.50 s behind" in clock("clock", -0.5).found
+    assert clock("clock", 60).state is State.FAILED
+
+
+def test_a_long_snapshot_is_told_with_who_holds_it() -> None:
+    told = database_checks.snapshots(Held("pg_dump", 7, timedelta(hours=2)), hidden=3)
+    assert told.state is State.FAILED
+    assert "pg_dump, pid 7: for 2h" in told.found
+    assert "pg_monitor" in told.found
+    assert database_checks.snapshots(None, 0).state is State.OK
+
+
+def test_a_standby_a_crowd_and_a_dumb_doorbell_are_told() -> None:
+    seen = Checkup("18.1", standby=True, now=datetime.now(UTC), size=1, connections=99, most=100, hidden=0)
+    assert database_checks.server(seen).state is State.FAILED
+    assert database_checks.connections(seen).state is State.FAILED
+    assert database_checks.doorbell(None).state is State.WARNING
