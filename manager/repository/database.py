@@ -37,6 +37,9 @@ COMMAND_TIMEOUT = 35.0
 PREPARED_WITHIN = 10.0  # a connection, SQLAlchemy's own questions on it included
 
 RETRIED = {"40001", "40P01", "55P03", "0A000"}
+# what asyncpg raises; its internal one where the server's last word came between two statements, and the end of the
+# connection did not come yet
+DRIVERS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 BAD_DATA = ("22", "23", "54")
 
 
@@ -165,7 +168,12 @@ class Readers:
             async with asyncio.timeout(PREPARED_WITHIN):
                 connection = await stack.enter_async_context(self._engine.connect())
             stack.enter_context(await _watched(self._watchdog, connection))
-            yield connection
+            try:
+                yield connection
+            except DRIVERS as error:  # which SQLAlchemy has not seen, and would lend the connection again
+                if is_lost(error):
+                    await connection.invalidate()
+                raise
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
@@ -252,8 +260,7 @@ def why(error: BaseException) -> str:
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, (OSError, TimeoutError, PoolTimeoutError)):
         return True
-    # asyncpg's internal one: the server's last word came between two statements, and the end of the connection did not
-    if not isinstance(error, (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
+    if not isinstance(error, (DBAPIError, *DRIVERS)):
         return False
     # full disks, refused logins, read-only servers, and servers that are starting, stopping or in recovery
     return is_lost(error) or sqlstate(error)[:2] in ("28", "3D", "53", "58") or sqlstate(error) in ("25006", "55000")
