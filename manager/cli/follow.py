@@ -93,13 +93,12 @@ def drawable(shown: Shown) -> bool:
 @asynccontextmanager
 async def minding(fleet: Fleet, quiet: bool) -> AsyncIterator[None]:
     """Says when the stream breaks, and when it goes on."""
-    task = asyncio.create_task(_mind(fleet))
-    if quiet:
-        task.cancel()
+    task = None if quiet else asyncio.create_task(_mind(fleet))
     try:
         yield
     finally:
-        task.cancel()
+        if task is not None:
+            task.cancel()
 
 
 async def _mind(fleet: Fleet) -> None:

@@ -1,3 +1,4 @@
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -6,6 +7,9 @@ from manager.server import Serving
 from tests.cli.scene import Scene, scene_of
 from tests.client.standin import StandIn, standing_in
 from tests.conftest import Database
+
+# a job in the background of a shell ignores Ctrl-C, and so would all that it starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -312,6 +312,20 @@ async def test_kill_without_a_terminal_names_the_flag(scene: Scene) -> None:
     assert (await scene.imctl("health", one)).code == 0
 
 
+async def test_bench_leaves_nobody_alive(scene: Scene) -> None:
+    measured, left = await scene.runs(
+        [
+            ["bench", "--instances", "20", "--seconds", "0.3", "-o", "json"],
+            ["get", "--label", "made-by=imctl-bench", "-o", "name"],
+        ]
+    )
+    told = {each["call"]: each for each in json.loads(measured.out)}
+    assert list(told) == ["TryAddInstance", "TryHealthCheck", "GetInstance", "TryKillInstance"]
+    assert [told[each]["count"] for each in ("TryAddInstance", "GetInstance", "TryKillInstance")] == [20] * 3
+    assert not any(each["failed"] for each in told.values())
+    assert left.out == ""
+
+
 async def test_kill_of_nobody_is_a_mistake(scene: Scene) -> None:
     assert (await scene.imctl("kill", "--yes", "")).code == 2
 
