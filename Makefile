@@ -6,7 +6,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test check stream faults soak bench bench-full format proto lock wheel clean
+.PHONY: help setup run test check stream faults soak bench bench-full format proto dictionary lock wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ format: .venv/.ok ## format the code, and mend what the linter can
 
 proto: .venv/.ok ## generate manager/pb and proto_version from proto/
 	$(BIN)/python proto/generate.py
+
+dictionary: .venv/.ok ## write docs/audit.md, the columns of the schema `audit`, from the catalogue
+	$(BIN)/python migrations/dictionary.py
 
 lock: $(UV) ## choose the newest versions that pyproject.toml admits
 	$(UV) pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --all-extras \

@@ -23,11 +23,24 @@ begin
     if not exists (select from pg_roles where rolname = 'im_server') then
         create role im_server nologin;
     end if;
+    if not exists (select from pg_roles where rolname = 'im_auditor') then
+        -- what it may see are grants; these keep a question that was asked carelessly from being everybody's burden
+        create role im_auditor nologin connection limit 5;
+        alter role im_auditor set search_path = audit, pg_catalog;
+        alter role im_auditor set default_transaction_read_only = on;
+        alter role im_auditor set statement_timeout = '30s';
+        alter role im_auditor set lock_timeout = '2s';
+        alter role im_auditor set idle_in_transaction_session_timeout = '30s';
+        alter role im_auditor set max_parallel_workers_per_gather = 0;
+        alter role im_auditor set jit = off;
+    end if;
 exception when duplicate_object or unique_violation then
     null;  -- another database of the cluster was migrated at the same moment
 end $$""",
     "grant im_owner to current_user",
     "grant create, usage on schema public to im_owner",
+    # so that the owner of the tables needs no right to make other schemas
+    "create schema if not exists audit authorization im_owner",
 )
 
 

@@ -37,8 +37,10 @@ with recursive aimed as materialized (
            array_agg(v.cause) as causes, array_agg(v.place) as places
     from victim v
 ), killed as (
-    update instance i set died_at = :now, died_revision = u.revision, death_cause = u.cause, root_cause = u.root
+    update instance i set died_at = :now, died_revision = u.revision, death_cause = u.cause, root_cause = u.root,
+                          last_seen = h.last_seen
     from packed p cross join lateral unnest(p.ids, p.revisions, p.causes, p.roots) u(id, revision, cause, root)
+    left join lateral (select b.last_seen from heartbeat b where b.instance_id = u.id offset 0) h on true
     where i.id = u.id and i.died_revision is null
 ), unlinked as (
     update parent_link l set ended_revision = u.revision

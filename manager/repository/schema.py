@@ -58,6 +58,8 @@ instance = Table(
     Column("died_revision", BigInteger),
     Column("death_cause", SmallInteger),
     Column("root_cause", Uuid),
+    # of the dead: what their heartbeat said last
+    _moment("last_seen", optional=True),
     PrimaryKeyConstraint("id", name="instance_pkey"),
     _check("instance_type_known", "type between 1 and 6"),
     _check("instance_hostname_length", "char_length(hostname) <= 253"),
@@ -69,6 +71,14 @@ instance = Table(
     _check("instance_dead_wholly", "num_nulls(died_at, died_revision, death_cause, root_cause) in (0, 4)"),
     _check("instance_own_death", "(root_cause = id) = (death_cause <> 3)"),
     Index("instance_dead", "died_at", postgresql_where=text("died_revision is not null")),
+    # for questions about the past: who was born by a time, and who of the dead lived at a revision
+    Index("instance_born", "created_at", "created_revision"),
+    Index(
+        "instance_lived",
+        text("int8range(created_revision, died_revision)"),
+        postgresql_using="gist",
+        postgresql_where=text("died_revision is not null"),
+    ),
     # every index that serves the living leaves out the dead, which may be twenty for each of them
     Index("instance_living", "id", postgresql_where=LIVING),
     Index("instance_living_type", "type", "id", postgresql_where=LIVING),
@@ -172,6 +182,7 @@ event = Table(
     _check("event_order", "revision > 0 and ordinal >= 0"),
     _check("event_removed_has_cause", "(type = 2) = (cause is not null and root_cause is not null)"),
     Index("event_of", "instance_id", "revision", "ordinal"),
+    Index("event_staleness", "instance_id", "revision", "ordinal", postgresql_where=text("type in (6, 7)")),
 )
 
 history_epoch = Table(
@@ -209,6 +220,7 @@ control = Table(
     _moment("grace_at", optional=True),
     Column("stretch", Double, nullable=False, server_default=text("1")),
     Column("judged_for", Interval, nullable=False, server_default=text("interval '10 seconds'")),
+    Column("buried_revision", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("one", name="control_pkey"),
     _check("control_one_row", "one"),
     _check("control_grace_wholly", "num_nulls(grace_from, grace_until) in (0, 2)"),

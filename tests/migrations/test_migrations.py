@@ -214,8 +214,11 @@ FUNCTIONS = {
     "delete_compacted",
     "drop_old_metrics",
     "event_type_name",
+    "instance_at",
     "instance_type_name",
+    "lived_at",
     "prepare_metrics",
+    "revision_at",
     "service_type_name",
 }
 
@@ -294,8 +297,9 @@ async def test_the_roles_are_no_more_than_they_must(database: Database) -> None:
     rows = await database.run("""
         select rolname, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
                (select count(*) from pg_auth_members m where m.member = r.oid) as memberships
-        from pg_roles r where rolname in ('im_owner', 'im_server') order by 1""")
+        from pg_roles r where rolname in ('im_auditor', 'im_owner', 'im_server') order by 1""")
     assert [tuple(row) for row in rows] == [
+        ("im_auditor", False, False, False, False, False, 0),
         ("im_owner", False, False, False, False, False, 0),
         ("im_server", False, False, False, False, False, 0),
     ]
