@@ -12,7 +12,7 @@ from manager.domain.instance import Instance, InstanceId
 from manager.domain.lease import Leases
 from manager.domain.refusals import ChildOfManager, Refusal
 from manager.repository.driver import rows
-from manager.repository.instances import Known, facts
+from manager.repository.instances import Known, facts, with_status
 from manager.repository.turn import Turn
 
 INSERT = text("""
@@ -44,6 +44,7 @@ from unnest(cast(:offerers as uuid[]), cast(:ordinals as smallint[]), cast(:serv
 async def add(turn: Turn, calls: Sequence[Registration], leases: Leases) -> list[Outcome | Refusal]:
     """Registers many, parents first; each healthy from now on, its parent and services in the same revision."""
     known = await facts(turn.connection, [each for call in calls for each in (call.id, call.parent)])
+    known = await with_status(turn.connection, known)
     outcomes: dict[int, Outcome | Refusal] = {}
     added: list[tuple[Registration, Instance]] = []
     for index in _parents_first(calls, known):

@@ -93,7 +93,7 @@ create function instance_at(uuid, bigint) returns table (
     from instance i
     left join instance_version v
         on i.updated_revision > $2 and v.instance_id = i.id and v.from_revision <= $2 and v.to_revision > $2
-    where i.id = $1 and i.created_revision <= $2
+    where i.id = $1 and i.created_revision <= $2 and (i.died_revision is null or i.died_revision > $2)
 $$;
 
 create function revision_at(timestamptz) returns bigint language sql stable parallel safe as $$

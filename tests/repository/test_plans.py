@@ -48,6 +48,9 @@ PASSES = {
     "tick.CLAMP": {"heartbeat"},  # after the clock was set back
     "heartbeat.MISSING": {"heartbeat", "instance"},  # upkeep, every few minutes: the living against their heartbeats
     "heartbeat.ORPHANED": {"heartbeat", "instance"},
+    # the past of the whole fleet: of the living all, along their index, and of the dead those who lived then
+    "past.LIVED": {"instance"},
+    "past.TOUCHED": {"instance"},
     **{f"metrics.FORGET[{name}]": {"instance"} for name in TABLE.values()},  # upkeep: latest values of the dead
 }
 TICK = {each for each in PASSES if each.startswith(("tick.", "preservation."))}
