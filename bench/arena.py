@@ -81,11 +81,11 @@ class Cost:
 
 
 @asynccontextmanager
-async def arena(postgres: Postgres) -> AsyncIterator[Arena]:
+async def arena(postgres: Postgres, transport: str) -> AsyncIterator[Arena]:
     """A manager on a database of its own, and etcd."""
     url = await prepared(postgres)
     async with AsyncExitStack() as stack:
-        manager = await stack.enter_async_context(started(*SERVE, DATABASE_URL=url, **OPEN))
+        manager = await stack.enter_async_context(started(*SERVE, "--transport", transport, DATABASE_URL=url, **OPEN))
         etcd = await stack.enter_async_context(peer.etcd())
         yield Arena(postgres, url, manager.address, manager.process.pid, etcd)
 

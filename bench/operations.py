@@ -15,6 +15,7 @@ from manager.pb import instance_manager_pb2 as pb
 from manager.presence import new_id
 
 TRUE = "0801"  # how an answer with `value = true` begins
+TOGETHER = 1_000  # health checks a message
 LEASES = count(1_000_000)
 
 
@@ -48,8 +49,8 @@ async def checks(scene: Scene) -> Cost:
 async def batched_checks(scene: Scene) -> Cost:
     """The same, in batches on streams."""
     await due(scene)
-    messages = [fleet.HealthCheckBatch(instance_ids=each).SerializeToString() for each in chunks(scene.ids)]
-    return await scene.arena.ours(f"{FLEET}/HealthChecks", messages, BATCH, mode="stream", connections=4, depth=2)
+    messages = [fleet.HealthCheckBatch(instance_ids=each).SerializeToString() for each in chunks(scene.ids, TOGETHER)]
+    return await scene.arena.ours(f"{FLEET}/HealthChecks", messages, TOGETHER, mode="stream", connections=4, depth=2)
 
 
 async def keep_alives(scene: Scene) -> Cost:

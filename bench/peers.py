@@ -1,6 +1,6 @@
 """Against etcd, side by side, in paired rounds; then a line for each bar.
 
-    .venv/bin/python -m bench.peers [--rounds 5] [--only operations --only kills ...]
+    .venv/bin/python -m bench.peers [--rounds 5] [--transport native] [--only operations --only kills ...]
 
 The rounds take turns (ours, etcd, ours, etcd ...), and the medians are told, and that of the ratios.
 """
@@ -31,13 +31,14 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="may be given more than once")
+    parser.add_argument("--transport", default="grpcio", choices=("grpcio", "native"))
     asked = parser.parse_args()
     compiled()
     lines: list[str] = []
     for name in asked.only or SCENARIOS:
         with start(None, ephemeral=True) as postgres:
-            print(f"\n{name}: {machine(postgres)}", flush=True)
-            async with arena(postgres) as standing:
+            print(f"\n{name}, by {asked.transport}: {machine(postgres)}", flush=True)
+            async with arena(postgres, asked.transport) as standing:
                 lines += await SCENARIOS[name](standing, asked.rounds)
     print("", *lines, sep="\n")
 
