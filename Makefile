@@ -44,8 +44,11 @@ soak: .venv/.ok ## an hour of steady work: what grows, and is the end as fast as
 bench: .venv/.ok ## against etcd, side by side: the ratios, and whether each bar is reached
 	$(BIN)/python -m bench.peers
 
-bench-full: .venv/.ok ## the same with more, from a commit to its delivery on another manager; many subscribers beside a stalled one
-	$(BIN)/python -m bench.peers --rounds 9 --size 50000
+bench-full: .venv/.ok ## the same on both transports, and growth, delivery, and many subscribers beside a stalled one
+	$(BIN)/python -m bench.peers --rounds 9
+	$(BIN)/python -m bench.peers --rounds 9 --transport native
+	$(BIN)/python -m bench.transport
+	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.stream
 	$(BIN)/python -m bench.fanout
 
