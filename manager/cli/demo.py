@@ -1,11 +1,13 @@
 """`imctl demo`: a small fleet that lives, for whoever wants to see how things look."""
 
 import asyncio
+import os
 import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from tempfile import TemporaryDirectory
 
 from manager.cli import simulated
 from manager.cli.call import ask
@@ -16,7 +18,10 @@ from manager.client import Client, Instance
 from manager.pb.instance_manager_pb2 import BROWSER_BACKEND, InstanceDescription
 
 PATIENCE = 10.0
-HEADLESS = ("--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
+HEADLESS = (
+    *("--headless", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 
 def demo(at: Connection) -> None:
@@ -57,29 +62,33 @@ async def live(client: Client, target: Target) -> None:
 
 @asynccontextmanager
 async def _real(target: Target, parent: str) -> AsyncIterator[None]:
-    """A real process as an instance, until left."""
-    command = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "manager", "run", "--quiet", "--parent", parent, "--address", str(target)),
-        *("--label", "demo=true", *_command()),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            command.terminate()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await command.wait()
+    """A real process as an instance, until left; its files are in a folder that goes with it."""
+    named = ("--context", target.context) if target.context else ()
+    with TemporaryDirectory(prefix="imctl-demo-", ignore_cleanup_errors=True) as folder:
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "manager", "run", "--quiet", "--address", str(target), *named),
+            *("--parent", parent, "--label", "demo=true", *_command(folder)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                command.terminate()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await command.wait()
 
 
-def _command() -> tuple[str, ...]:
+def _command(folder: str) -> tuple[str, ...]:
     """What `imctl run` runs: Chromium, or else something that is on every machine."""
     if chromium := shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome"):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         offered = ("--type", "CHROME_BROWSER", "--service", f"CHROME_DEBUG_PORT={port}")
-        return (*offered, "--", chromium, *HEADLESS, f"--remote-debugging-port={port}", "about:blank")
+        rooted = ("--no-sandbox",) if os.geteuid() == 0 else ()  # its sandbox does not work for root
+        told = (f"--remote-debugging-port={port}", f"--user-data-dir={folder}", "about:blank")
+        return (*offered, "--", chromium, *HEADLESS, *rooted, *told)
     return ("--type", "BROWSER_BACKEND", "--", sys.executable, "-c", "import time; time.sleep(1e9)")

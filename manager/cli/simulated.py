@@ -89,11 +89,22 @@ def below(parent: str, kind: InstanceType.ValueType, host: str) -> InstanceDescr
 async def keep(client: Client, one: Simulated) -> None:
     """For ever: it lives, and when it is dead another one comes in its place."""
     while True:
-        with suppress(ManagerError, RefusedError, TimeoutError):  # the next one may have better luck
-            instance = Instance(client, one.description, owner=Owner(memory=one.used))
-            async with asyncio.timeout(one.lives), instance:
-                await _until_it_dies(client, one, instance)
+        with suppress(ManagerError, RefusedError):  # the next one may have better luck
+            await _live_once(client, one)
         await asyncio.sleep(RETURNS_AFTER)
+
+
+async def _live_once(client: Client, one: Simulated) -> None:
+    instance = Instance(client, one.description, owner=Owner(memory=one.used))
+    note = "the demo has ended"
+    try:
+        await instance.start()
+        async with asyncio.timeout(one.lives):
+            await _until_it_dies(client, one, instance)
+    except TimeoutError:
+        note = "its time was over"
+    finally:
+        await instance.close(note)
 
 
 async def _until_it_dies(client: Client, one: Simulated, made: Instance) -> None:

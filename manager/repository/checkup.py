@@ -19,7 +19,7 @@ select current_setting('server_version') as version,
        pg_database_size(current_database()) as size,
        (select count(*) from pg_stat_activity where datid is not null) as connections,
        cast(current_setting('max_connections') as integer) as most,
-       (select count(*) from pg_stat_activity where query = '<insufficient privilege>') as hidden
+       (select count(*) from pg_stat_activity where datid is not null and query = '<insufficient privilege>') as hidden
 """)
 
 # whoever holds a snapshot keeps what died since from being swept
