@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from manager.cli.encoding import escape_the_rest
 from manager.cli.options import expanded
 from manager.cli.say import say
 
@@ -58,6 +59,7 @@ VERBS = {
 
 def imctl(arguments: Sequence[str]) -> NoReturn:
     """Runs the verb that the arguments name, and exits as `manager.cli.exits` lists it."""
+    escape_the_rest()
     written = completed_words() or arguments
     called = next((each for each in written if not each.startswith("-")), "")
     command = typer.main.get_command(app(called))

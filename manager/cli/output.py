@@ -11,6 +11,7 @@ import typer
 
 from manager.cli import table
 from manager.cli.codes import Exit
+from manager.cli.encoding import unicode
 from manager.cli.table import Column, Sheet
 
 T = TypeVar("T")
@@ -188,11 +189,11 @@ def json_of(document: object, indent: int | None = 2) -> str:
     """As JSON, readable by people too."""
     import json
 
-    return json.dumps(document, indent=indent, ensure_ascii=False)
+    return json.dumps(document, indent=indent, ensure_ascii=not unicode())
 
 
 def yaml_of(document: object) -> str:
     """As YAML, with the keys in their order."""
     import yaml
 
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=unicode()))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from manager.cli.encoding import unicode
+
 T = TypeVar("T")
 
 Value = str | int | float | bool | datetime | None
@@ -106,7 +108,8 @@ def cut(cell: str, width: int) -> str:
     """As much of a cell as there is room for."""
     if len(cell) <= width:
         return cell
-    return "…" + cell[1 - width :] if ID.fullmatch(cell) else cell[: width - 1] + "…"
+    mark = "…" if unicode() else "~"
+    return mark + cell[1 - width :] if ID.fullmatch(cell) else cell[: width - 1] + mark
 
 
 def csv_of(rows: Iterable[Sequence[str]]) -> str:

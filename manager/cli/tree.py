@@ -13,6 +13,7 @@ from manager.cli.codes import Exit
 from manager.cli.completing import ID
 from manager.cli.connection import Connection
 from manager.cli.document import document
+from manager.cli.encoding import unicode
 from manager.cli.living import living
 from manager.cli.output import Format, Printer, Shown
 from manager.cli.progress import spinning
@@ -22,6 +23,18 @@ from manager.cli.table import Column, Document, Sheet
 from manager.client import Client
 from manager.pb.instance_manager_pb2 import InstanceDescription, InstanceRequest
 
+
+@dataclass(frozen=True, slots=True)
+class Twigs:
+    """What a tree is drawn with: before the last child, before another, and past those that follow."""
+
+    last: str
+    other: str
+    past: str
+
+
+DRAWN = Twigs("└─ ", "├─ ", "│  ")
+PLAIN = Twigs("`- ", "|- ", "|  ")
 # what json and yaml can nest, and people can read
 DEEPEST = 300
 
@@ -124,12 +137,13 @@ def planted(instances: Iterable[InstanceDescription]) -> list[Node]:
 
 def walked(roots: Sequence[Node], order: Callable[[Iterable[Node]], list[Node]]) -> Iterator[Node]:
     """Every node, drawn, parents before children; siblings in order."""
+    twigs = DRAWN if unicode() else PLAIN
     waiting = [(node, "", True, 0) for node in reversed(order(roots))]
     while waiting:
         node, indent, last, depth = waiting.pop()
         node.below = order(node.below)
-        branch = indent + ("" if not depth else "└─ " if last else "├─ ")
-        inner = indent + ("" if not depth else "   " if last else "│  ")
+        branch = indent + ("" if not depth else twigs.last if last else twigs.other)
+        inner = indent + ("" if not depth else "   " if last else twigs.past)
         yield replace(node, depth=depth, branch=branch)
         children = [(each, inner, each is node.below[-1], depth + 1) for each in node.below]
         waiting.extend(reversed(children))

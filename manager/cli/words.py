@@ -1,8 +1,8 @@
 """What people read in the place of numbers: ages, sizes, states with their signs."""
 
-import sys
 from datetime import UTC, datetime, timedelta
 
+from manager.cli.encoding import unicode
 from manager.pb.instance_manager_pb2 import (
     CHILD_ADDED,
     PARENT_ADDED,
@@ -35,9 +35,7 @@ def status(of: Status.ValueType) -> str:
 
 def signed(sign: str, word: str) -> str:
     """A word behind its sign, as far as stdout can write it."""
-    # what catches our output in the place of a terminal may have no encoding
-    encoding = getattr(sys.stdout, "encoding", None) or getattr(sys.__stdout__, "encoding", None) or ""
-    return f"{sign if encoding.lower().startswith('utf') else PLAIN_SIGNS[sign]} {word}"
+    return f"{sign if unicode() else PLAIN_SIGNS[sign]} {word}"
 
 
 def status_name(of: Status.ValueType) -> str:

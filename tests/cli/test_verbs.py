@@ -6,6 +6,8 @@ import io
 import json
 from datetime import timedelta
 
+import yaml
+
 from manager.client import new_id
 from manager.pb.instance_manager_pb2 import BROWSER_BACKEND, VLLM, InstanceRequest
 from manager.settings import Settings
@@ -128,6 +130,18 @@ async def test_a_deep_tree_is_drawn_and_not_nested(scene: Scene) -> None:
     assert len(drawn.out.split()) == 302
     assert (nested.code, nested.out) == (1, "")
     assert "-o csv" in nested.err
+
+
+async def test_what_stdout_cannot_write_is_written_otherwise(scene: Scene) -> None:
+    one = await scene.add(hostname="h")
+    child = await scene.add(one, name="é")
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    tree = await scene.imctl("tree", one, "--columns", "id,status", **ascii_only)
+    assert tree.out.splitlines()[2] == f"`- {child}  + healthy"
+    told = [await scene.imctl("get", child, "-o", form, **ascii_only) for form in ("json", "yaml", "csv")]
+    assert [(each.code, each.err) for each in told] == [(0, "")] * 3
+    assert json.loads(told[0].out)[0]["labels"] == yaml.safe_load(told[1].out)[0]["labels"] == {"name": "é"}
+    assert "name=\\xe9" in told[2].out
 
 
 async def test_why_tells_the_chain_up_to_the_root_cause(scene: Scene) -> None:
