@@ -9,7 +9,7 @@ from manager.domain.instance import Instance, InstanceId
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """After a revision, or at a time: one of them is given. `field` is where the request has it."""
+    """After a revision, or at a time; now where neither is given. `field` is where the request has it."""
 
     revision: int | None
     at: datetime | None
@@ -31,3 +31,13 @@ class Difference:
     id: InstanceId
     before: Instance | None
     after: Instance | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a difference of many pages goes on: after this id, between two revisions."""
+
+    epoch: UUID
+    after: InstanceId
+    first: int
+    last: int

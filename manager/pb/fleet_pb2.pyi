@@ -570,3 +570,196 @@ class MetricsHistory(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MetricsHistory: _TypeAlias = MetricsHistory  # noqa: Y015
+
+@_typing.final
+class InstancesAtRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    SERVICE_TYPES_FIELD_NUMBER: _builtins.int
+    HOSTNAMES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    SUBTREE_OF_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """After this change; 0: before the first."""
+    time_ms: _builtins.int
+    """After the newest change at this time, by the database's clock."""
+    id_prefix: _builtins.str
+    parent_id: _builtins.str
+    subtree_of: _builtins.str
+    page_size: _builtins.int
+    """As in GetAllInstances, but that all pages are of one moment. `revision` of the answer is that moment's;
+    `resume_token` is empty.
+    """
+    page_token: _builtins.bytes
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in InstanceFilter, and judged as of then."""
+
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_instance_manager_pb2.InstanceType.ValueType]: ...
+    @_builtins.property
+    def service_types(self) -> _containers.RepeatedScalarFieldContainer[_instance_manager_pb2.ServiceType.ValueType]: ...
+    @_builtins.property
+    def hostnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        id_prefix: _builtins.str = ...,
+        types: _abc.Iterable[_instance_manager_pb2.InstanceType.ValueType] | None = ...,
+        service_types: _abc.Iterable[_instance_manager_pb2.ServiceType.ValueType] | None = ...,
+        hostnames: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        parent_id: _builtins.str = ...,
+        subtree_of: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["moment", b"moment", "revision", b"revision", "time_ms", b"time_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostnames", b"hostnames", "id_prefix", b"id_prefix", "ids", b"ids", "labels", b"labels", "moment", b"moment", "page_size", b"page_size", "page_token", b"page_token", "parent_id", b"parent_id", "revision", b"revision", "service_types", b"service_types", "subtree_of", b"subtree_of", "time_ms", b"time_ms", "types", b"types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_moment: _TypeAlias = _typing.Literal["revision", "time_ms"]  # noqa: Y015
+    _WhichOneofArgType_moment: _TypeAlias = _typing.Literal["moment", b"moment"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_moment) -> _WhichOneofReturnType_moment | None: ...
+
+Global___InstancesAtRequest: _TypeAlias = InstancesAtRequest  # noqa: Y015
+
+@_typing.final
+class DiffRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    FROM_MS_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    TO_MS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    from_revision: _builtins.int
+    from_ms: _builtins.int
+    to_revision: _builtins.int
+    to_ms: _builtins.int
+    page_size: _builtins.int
+    """1 to 10,000; 0: 1,000."""
+    page_token: _builtins.bytes
+    """`next_page_token` of the page before; the moments are those of the first page, whatever is said beside it."""
+    def __init__(
+        self,
+        *,
+        from_revision: _builtins.int = ...,
+        from_ms: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+        to_ms: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "from_ms", b"from_ms", "from_revision", b"from_revision", "to", b"to", "to_ms", b"to_ms", "to_revision", b"to_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "from_ms", b"from_ms", "from_revision", b"from_revision", "page_size", b"page_size", "page_token", b"page_token", "to", b"to", "to_ms", b"to_ms", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["from_revision", "from_ms"]  # noqa: Y015
+    _WhichOneofArgType_from: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
+    _WhichOneofReturnType_to: _TypeAlias = _typing.Literal["to_revision", "to_ms"]  # noqa: Y015
+    _WhichOneofArgType_to: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_from) -> _WhichOneofReturnType_from | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_to) -> _WhichOneofReturnType_to | None: ...
+
+Global___DiffRequest: _TypeAlias = DiffRequest  # noqa: Y015
+
+@_typing.final
+class InstanceDiff(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.bytes
+    """Empty on the last page. Any other may hold fewer than asked for: at most 3 MiB."""
+    from_revision: _builtins.int
+    """The moments, as they were understood."""
+    to_revision: _builtins.int
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]: ...
+    def __init__(
+        self,
+        *,
+        differences: _abc.Iterable[Global___Difference] | None = ...,
+        next_page_token: _builtins.bytes = ...,
+        from_revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "from_revision", b"from_revision", "next_page_token", b"next_page_token", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceDiff: _TypeAlias = InstanceDiff  # noqa: Y015
+
+@_typing.final
+class Difference(_message.Message):
+    """Whoever came and went between the two moments is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    @_builtins.property
+    def before(self) -> _instance_manager_pb2.InstanceDescription:
+        """Empty where it was not there yet."""
+
+    @_builtins.property
+    def after(self) -> _instance_manager_pb2.InstanceDescription:
+        """Of who is there no more: dead, with the time, the cause and the root cause."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        before: _instance_manager_pb2.InstanceDescription | None = ...,
+        after: _instance_manager_pb2.InstanceDescription | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Difference: _TypeAlias = Difference  # noqa: Y015

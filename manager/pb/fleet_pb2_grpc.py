@@ -75,6 +75,16 @@ class FleetServiceStub:
                 request_serializer=fleet__pb2.MetricsHistoryRequest.SerializeToString,
                 response_deserializer=fleet__pb2.MetricsHistory.FromString,
                 _registered_method=True)
+        self.GetInstancesAt = channel.unary_unary(
+                '/instance_manager.FleetService/GetInstancesAt',
+                request_serializer=fleet__pb2.InstancesAtRequest.SerializeToString,
+                response_deserializer=instance__manager__pb2.InstanceList.FromString,
+                _registered_method=True)
+        self.Diff = channel.unary_unary(
+                '/instance_manager.FleetService/Diff',
+                request_serializer=fleet__pb2.DiffRequest.SerializeToString,
+                response_deserializer=fleet__pb2.InstanceDiff.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -138,6 +148,21 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetInstancesAt(self, request, context):
+        """The fleet as it was at a moment, by id, the stale with their status; the filter is judged as of then. As far back as
+        the dead are remembered: OUT_OF_RANGE for what is before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diff(self, request, context):
+        """Who is different at one moment from what it was at an earlier one, by id; as far back, likewise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +205,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.GetMetricsHistory,
                     request_deserializer=fleet__pb2.MetricsHistoryRequest.FromString,
                     response_serializer=fleet__pb2.MetricsHistory.SerializeToString,
+            ),
+            'GetInstancesAt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInstancesAt,
+                    request_deserializer=fleet__pb2.InstancesAtRequest.FromString,
+                    response_serializer=instance__manager__pb2.InstanceList.SerializeToString,
+            ),
+            'Diff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=fleet__pb2.DiffRequest.FromString,
+                    response_serializer=fleet__pb2.InstanceDiff.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +433,60 @@ class FleetService:
             '/instance_manager.FleetService/GetMetricsHistory',
             fleet__pb2.MetricsHistoryRequest.SerializeToString,
             fleet__pb2.MetricsHistory.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInstancesAt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instance_manager.FleetService/GetInstancesAt',
+            fleet__pb2.InstancesAtRequest.SerializeToString,
+            instance__manager__pb2.InstanceList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instance_manager.FleetService/Diff',
+            fleet__pb2.DiffRequest.SerializeToString,
+            fleet__pb2.InstanceDiff.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,12 @@ class FleetServiceStub:
     """What has changed, in pages, as far back as the history is kept."""
     GetMetricsHistory: _aio.UnaryUnaryMultiCallable[_fleet_pb2.MetricsHistoryRequest, _fleet_pb2.MetricsHistory]
     """What an instance, living or dead, has posted of one kind, thinned out. NOT_FOUND for an id that never was."""
+    GetInstancesAt: _aio.UnaryUnaryMultiCallable[_fleet_pb2.InstancesAtRequest, _instance_manager_pb2.InstanceList]
+    """The fleet as it was at a moment, by id, the stale with their status; the filter is judged as of then. As far back as
+    the dead are remembered: OUT_OF_RANGE for what is before.
+    """
+    Diff: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DiffRequest, _fleet_pb2.InstanceDiff]
+    """Who is different at one moment from what it was at an earlier one, by id; as far back, likewise."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -106,5 +112,23 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_fleet_pb2.MetricsHistoryRequest, _abc.Awaitable[_fleet_pb2.MetricsHistory]],
     ) -> _abc.Awaitable[_fleet_pb2.MetricsHistory]:
         """What an instance, living or dead, has posted of one kind, thinned out. NOT_FOUND for an id that never was."""
+
+    @_abc_1.abstractmethod
+    def GetInstancesAt(
+        self,
+        request: _fleet_pb2.InstancesAtRequest,
+        context: _aio.ServicerContext[_fleet_pb2.InstancesAtRequest, _abc.Awaitable[_instance_manager_pb2.InstanceList]],
+    ) -> _abc.Awaitable[_instance_manager_pb2.InstanceList]:
+        """The fleet as it was at a moment, by id, the stale with their status; the filter is judged as of then. As far back as
+        the dead are remembered: OUT_OF_RANGE for what is before.
+        """
+
+    @_abc_1.abstractmethod
+    def Diff(
+        self,
+        request: _fleet_pb2.DiffRequest,
+        context: _aio.ServicerContext[_fleet_pb2.DiffRequest, _abc.Awaitable[_fleet_pb2.InstanceDiff]],
+    ) -> _abc.Awaitable[_fleet_pb2.InstanceDiff]:
+        """Who is different at one moment from what it was at an earlier one, by id; as far back, likewise."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _aio.Server) -> None: ...

@@ -1,4 +1,4 @@
 """Generated from proto/ by `make proto`; never edited."""
 
-PROTO_VERSION = "f2effb5a1ec0ab1f245f983e0e4e2444178ca1730f5f7f0005168088706bde64"
-ACCEPTED = frozenset({"f2effb5a1ec0ab1f245f983e0e4e2444178ca1730f5f7f0005168088706bde64"})
+PROTO_VERSION = "4e677e07c2bdc1dd53da2ad07c1f685ec33e57d71059dba2e9c36f9772a4f2e5"
+ACCEPTED = frozenset({"4e677e07c2bdc1dd53da2ad07c1f685ec33e57d71059dba2e9c36f9772a4f2e5"})

@@ -21,7 +21,7 @@ CHUNK = 1_000
 POINT = text("""
 select e.epoch, c.buried_revision as oldest,
        greatest(c.compacted_revision, e.base_revision, (select max(revision) from event)) as newest,
-       coalesce(cast(:revision as bigint), revision_at(cast(:at as timestamptz))) as revision
+       coalesce(cast(:revision as bigint), revision_at(coalesce(cast(:at as timestamptz), 'infinity'))) as revision
 from control c cross join lateral (select epoch, base_revision from history_epoch order by number desc limit 1) e
 """)
 

@@ -15,6 +15,7 @@ from manager.domain.excerpt import PAGE_LIMIT as EXCERPT_LIMIT
 from manager.domain.filter import PAGE_LIMIT, Cursor, Filter, ResumeToken
 from manager.domain.instance import RESERVED_LABEL, Cause, InstanceId, InstanceType, Service, ServiceType, Status
 from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample, Window
+from manager.domain.past import Moment, Step
 from manager.domain.refusals import InvalidRequest
 from manager.pb import fleet_pb2 as fleet_pb
 from manager.pb import instance_manager_pb2 as pb
@@ -254,7 +255,7 @@ RESUME_TOKEN = struct.Struct("!B16sqiii")
 PAGE_TOKEN = struct.Struct(f"!B16s8s{RESUME_TOKEN.size}s")
 
 
-def page(message: pb.InstanceFilter, wanted: Filter) -> tuple[int, Cursor | None]:
+def page(message: pb.InstanceFilter | fleet_pb.InstancesAtRequest, wanted: Filter) -> tuple[int, Cursor | None]:
     """The page size (0: everything at once) and where the page begins."""
     if not 0 <= message.page_size <= PAGE_LIMIT:
         raise InvalidRequest(
@@ -302,6 +303,55 @@ def event_types(message: pb.SubscribeRequest) -> frozenset[EventType]:
 
 def _event_type(field: str, value: int) -> EventType:
     return member(field, EventType, value)
+
+
+def moment_at(message: fleet_pb.InstancesAtRequest) -> Moment:
+    """Which moment GetInstancesAt asks about."""
+    match message.WhichOneof("moment"):
+        case "revision":
+            return Moment(_revision("revision", message.revision), None)
+        case "time_ms":
+            return Moment(None, moment("time_ms", message.time_ms), "time_ms")
+        case _:
+            raise InvalidRequest("revision", "must be given, or time_ms")
+
+
+DIFF_PAGE = 1_000
+DIFF_TOKEN = struct.Struct("!B16s16sqq")
+
+
+def moments(message: fleet_pb.DiffRequest) -> tuple[Moment, Moment]:
+    """Which two moments Diff asks about."""
+    match message.WhichOneof("from"):
+        case "from_revision":
+            first = Moment(_revision("from_revision", message.from_revision), None, "from_revision")
+        case "from_ms":
+            first = Moment(None, moment("from_ms", message.from_ms), "from_ms")
+        case _:
+            raise InvalidRequest("from_revision", "must be given, or from_ms")
+    match message.WhichOneof("to"):
+        case "to_revision":
+            return first, Moment(_revision("to_revision", message.to_revision), None, "to_revision")
+        case "to_ms":
+            return first, Moment(None, moment("to_ms", message.to_ms), "to_ms")
+        case _:
+            return first, Moment(None, None, "to_ms")
+
+
+def diff_page(message: fleet_pb.DiffRequest) -> tuple[int, Step | None]:
+    """The page size, and where the page goes on."""
+    if not 0 <= message.page_size <= PAGE_LIMIT:
+        raise InvalidRequest("page_size", f"must be 1 to {PAGE_LIMIT}, or 0 for {DIFF_PAGE}")
+    size = message.page_size or DIFF_PAGE
+    if not message.page_token:
+        return size, None
+    try:
+        version, epoch, after, first, last = DIFF_TOKEN.unpack(message.page_token)
+    except struct.error:
+        version = first = last = 0
+    if version != 1 or not 0 <= first <= last < NEWEST:
+        raise InvalidRequest("page_token", "must be the next_page_token of Diff")
+    return size, Step(UUID(bytes=epoch), InstanceId(UUID(bytes=after)), first, last)
 
 
 EXCERPT_TOKEN = struct.Struct("!B16sqi8s")

@@ -11,11 +11,12 @@ from manager.domain.filter import Cursor, Filter, ResumeToken
 from manager.domain.instance import Check, Instance, Service
 from manager.domain.lens import Sight
 from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
+from manager.domain.past import Difference, Step
 from manager.pb import fleet_pb2 as fleet_pb
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import stats_service_pb2 as stats_pb
 from manager.subscription import Update
-from manager.wire.decode import EXCERPT_TOKEN, PAGE_TOKEN, RESUME_TOKEN
+from manager.wire.decode import DIFF_TOKEN, EXCERPT_TOKEN, PAGE_TOKEN, RESUME_TOKEN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -80,6 +81,20 @@ def check(value: Check) -> pb.HealthCheck:
 def page_token(value: Cursor, wanted: Filter) -> bytes:
     """Where the next page begins."""
     return PAGE_TOKEN.pack(1, value.after.bytes, wanted.digest, resume_token(value.begun))
+
+
+def diff_token(value: Step) -> bytes:
+    """Where the next page of a difference begins."""
+    return DIFF_TOKEN.pack(1, value.epoch.bytes, value.after.bytes, value.first, value.last)
+
+
+def difference(value: Difference) -> fleet_pb.Difference:
+    """One instance at two moments."""
+    return fleet_pb.Difference(
+        instance_id=str(value.id),
+        before=None if value.before is None else instance(value.before),
+        after=None if value.after is None else instance(value.after),
+    )
 
 
 def resume_token(value: ResumeToken) -> bytes:

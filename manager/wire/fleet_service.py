@@ -14,13 +14,13 @@ from manager.domain.metrics import GpuSample, LlmSample, MetricsKind, ProxySampl
 from manager.domain.refusals import NotFound
 from manager.pb import fleet_pb2 as pb
 from manager.pb import fleet_pb2_grpc as grpc_pb
-from manager.pb.instance_manager_pb2 import InstanceRequest, SubscribeRequest
+from manager.pb.instance_manager_pb2 import InstanceList, InstanceRequest, SubscribeRequest
 from manager.repository import excerpt, listing
 from manager.repository.database import Readers
 from manager.repository.metrics_history import look_back
 from manager.samples import Samples
 from manager.turns import Turns
-from manager.wire import batches, decode, encode
+from manager.wire import batches, decode, encode, past
 from manager.wire.bundle import Bundle
 from manager.wire.interceptors import NothingTaken
 from manager.wire.status import failure_of
@@ -120,12 +120,18 @@ class FleetService(grpc_pb.FleetServiceServicer):
         wanted, window = decode.instance_id("instance_id", request.instance_id), decode.window(request)
         kind, field, encoded = KINDS[decode.member("kind", MetricsKind, request.kind)]
         async with self._readers.use() as connection:
-            past = await look_back(connection, kind, wanted, window)
-        if past is None:
+            found = await look_back(connection, kind, wanted, window)
+        if found is None:
             raise never_was(wanted)
-        answer = pb.MetricsHistory(from_ms=encode.milliseconds(past.since), to_ms=encode.milliseconds(past.until))
-        getattr(answer, field).extend(map(encoded, past.points))
+        answer = pb.MetricsHistory(from_ms=encode.milliseconds(found.since), to_ms=encode.milliseconds(found.until))
+        getattr(answer, field).extend(map(encoded, found.points))
         return answer
+
+    async def GetInstancesAt(self, request: pb.InstancesAtRequest, context: Context) -> InstanceList:
+        return await past.instances_at(self._readers, request)
+
+    async def Diff(self, request: pb.DiffRequest, context: Context) -> pb.InstanceDiff:
+        return await past.diff(self._readers, request)
 
 
 def never_was(instance_id: InstanceId) -> NotFound:

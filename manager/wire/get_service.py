@@ -97,7 +97,7 @@ class GetService(grpc_pb.GetServiceServicer):
             instances = listing.living(
                 connection, wanted, after=after, revision=begun.revision, most=size or PAGE_LIMIT
             )
-            last = await _fill(page, instances, size or PAGE_LIMIT)
+            last = await fill(page, instances, size or PAGE_LIMIT)
         if last is not None:
             page.next_page_token = encode.page_token(Cursor(last, begun), wanted)
         if page.next_page_token and not size:
@@ -107,7 +107,7 @@ class GetService(grpc_pb.GetServiceServicer):
         return page
 
 
-async def _fill(page: pb.InstanceList, instances: AsyncIterator[Instance], most: int) -> InstanceId | None:
+async def fill(page: pb.InstanceList, instances: AsyncIterator[Instance], most: int) -> InstanceId | None:
     """Fills the page by count and by bytes; the last id on it where the list goes on, or None."""
     room = BYTES_LIMIT
     last: InstanceId | None = None

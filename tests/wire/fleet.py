@@ -101,6 +101,8 @@ def complete(kind: Descriptor, one: str, other: str) -> Any:
     requests["MetricsHistoryRequest"] = fleet_pb2.MetricsHistoryRequest(
         instance_id=one, kind=fleet_pb2.METRICS_KIND_GPU, from_ms=1, to_ms=2, max_points=10
     )
+    requests["InstancesAtRequest"] = fleet_pb2.InstancesAtRequest(**criteria, revision=1, page_size=10)
+    requests["DiffRequest"] = fleet_pb2.DiffRequest(from_revision=1, to_revision=1, page_size=10)
     requests["AddInstancesRequest"] = fleet_pb2.AddInstancesRequest(instances=[requests["InstanceDescription"]])
     requests["KillInstancesRequest"] = fleet_pb2.KillInstancesRequest(kills=[requests["KillRequest"]])
     return requests[kind.name]

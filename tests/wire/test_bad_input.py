@@ -266,7 +266,7 @@ async def test_what_is_no_id_is_refused(bench: Bench, method: MethodDescriptor, 
     await bench.refuses(method, spoilt(bench, method, place, NO_IDS), place.path)
 
 
-OPTIONAL = {"parent_id": {"InstanceDescription", "InstanceFilter", "SubscribeRequest"}}
+OPTIONAL = {"parent_id": {"InstanceDescription", "InstanceFilter", "InstancesAtRequest", "SubscribeRequest"}}
 NEVER_NEEDED = ("subtree_of", "root_cause_id")
 
 
@@ -358,6 +358,8 @@ WRONG_NUMBERS: dict[str, list[float]] = {
     "gpu_index": [1024, 2**32 - 1],
     "utilization_percent": [float("nan"), float("inf"), float("-inf"), -0.1, 100.1, 1e308],
     "page_size": [-1, 10_001, 2**31 - 1, -(2**31)],
+    "revision": [-1, 2**62, 2**63 - 1],
+    "time_ms": [-1, 253402300800000],
     "from_ms": [-1, 253402300800000],
     "to_ms": [-1, 253402300800000],
     "from_revision": [-1, 2**62, 2**63 - 1],
