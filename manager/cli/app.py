@@ -36,6 +36,7 @@ VERBS = {
     "describe": Verb("Tell all that is known of one instance, dead or alive.", "run"),
     "tree": Verb("Show who belongs to whom.", "run"),
     "events": Verb("Tell what has changed.", "run"),
+    "diff": Verb("Tell what is different between two moments.", "run"),
     "watch": Verb("Tell what changes, as it changes.", "run"),
     "why": Verb("Tell what killed an instance.", "run"),
     "wait": Verb("Wait until an instance is healthy, stale or dead.", "run"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,10 +13,12 @@ from manager.cli.completing import ID
 from manager.cli.connection import Connection
 from manager.cli.living import living
 from manager.cli.output import Printer, Shown
+from manager.cli.past import past
 from manager.cli.progress import spinning
 from manager.cli.selection import Selection
 from manager.cli.sheets import INSTANCES, UPDATES
 from manager.client import Client
+from manager.pb.fleet_pb2 import InstancesAtRequest
 from manager.pb.instance_manager_pb2 import InstanceDescription, InstanceRequest, Status
 
 
@@ -41,8 +43,11 @@ def get(
         list[str] | None, typer.Option("--status", help="healthy or stale; both otherwise.", metavar="STATUS")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="And go on with what changes, for ever.")] = False,
+    then: Annotated[
+        str, typer.Option("--at", help="As it was then: 15m (ago), a time, or @REVISION.", metavar="MOMENT")
+    ] = "",
 ) -> None:
-    """List the living fleet, or a part of it.
+    """List the living fleet, or a part of it; with --at as it was, as far back as the dead are remembered.
 
     With --watch a terminal shows a table that is drawn anew; elsewhere every change is a line, with `-o json` an object
     a line, and who is there already comes first. It goes on by itself over breaks and restarts.
@@ -55,9 +60,14 @@ def get(
       imctl get --status stale -o name
       imctl get 7f3a -o yaml
       imctl get --watch -o json
+      imctl get --at 2026-01-31T16:20:00Z --type VLLM
     """
     asked = _Asked(shown, selection, frozenset(map(parse.status, states or ())))
     selection.check()
+    if then:
+        if watch:
+            raise typer.BadParameter("the past does not change: leave out --watch, or --at")
+        ask(at, _past(asked, ids or (), parse.point(then)))
     if ids and (selection.given or states or watch):
         raise typer.BadParameter("ids come without filters and without --watch")
     if ids:
@@ -82,6 +92,20 @@ def _listing(asked: _Asked) -> Question:
         async with spinning("listing the fleet", asked.shown.quiet):
             fleet = await living(client, **await asked.selection.wanted(client))
         printer.many(filter(asked.admits, fleet.instances))
+        return Exit.OK
+
+    return listed
+
+
+def _past(asked: _Asked, ids: Sequence[str], point: dict[str, Any]) -> Question:
+    printer = asked.shown.of(INSTANCES)
+
+    async def listed(client: Client) -> int:
+        async with spinning("looking back", asked.shown.quiet):
+            wanted = await asked.selection.wanted(client, dead=True)
+            wanted["ids"] = await identity.whole(client, ids, dead=True)
+            found = await past(client, InstancesAtRequest(**wanted, **point))
+        printer.many(filter(asked.admits, found))
         return Exit.OK
 
     return listed

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import typer
 
@@ -20,6 +21,7 @@ from manager.pb.instance_manager_pb2 import (
 )
 
 LOOPBACK = "127.0.0.1"
+REVISION_DIGITS = 19
 SECONDS_OF = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -107,6 +109,15 @@ def moment(text: str) -> datetime:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no time: write 15m (ago), or 2026-01-31T12:00:00Z") from None
     return told if told.tzinfo else told.replace(tzinfo=UTC)
+
+
+def point(text: str) -> dict[str, Any]:
+    """`@REVISION`, or a time as `moment` reads it: the fields of the contract that say the same."""
+    if not text.startswith("@"):
+        return {"time_ms": round(moment(text).timestamp() * 1000)}
+    if not text[1:].isdecimal() or len(text) > REVISION_DIGITS:
+        raise typer.BadParameter(f"{text!r} is no revision: write @120")
+    return {"revision": int(text[1:])}
 
 
 def event_type(text: str) -> EventType.ValueType:

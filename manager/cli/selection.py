@@ -38,13 +38,13 @@ class Selection:
         """Raises BadParameter for what is no type, service or label: before any call."""
         self._plain()
 
-    async def wanted(self, client: Client) -> Wanted:
-        """As a manager takes it; ids in full. Raises BadParameter."""
+    async def wanted(self, client: Client, *, dead: bool = False) -> Wanted:
+        """As a manager takes it; ids in full, with `dead` of the dead too. Raises BadParameter."""
         found = self._plain()
         if self.parent:
-            found["parent_id"] = await identity.whole_one(client, self.parent)
+            found["parent_id"] = await identity.whole_one(client, self.parent, dead=dead)
         if self.subtree:
-            found["subtree_of"] = await identity.whole_one(client, self.subtree)
+            found["subtree_of"] = await identity.whole_one(client, self.subtree, dead=dead)
         return found
 
     def _plain(self) -> Wanted:

@@ -75,6 +75,7 @@ GIVEN: dict[str, Arguments] = {
     "describe": a_browser,
     "tree": always(),
     "events": always(),
+    "diff": always("@0"),
     "why": a_death,
     "wait": a_browser,
     "kill": a_victim,
@@ -169,6 +170,7 @@ def test_every_number_of_milliseconds_is_known_as_a_time_or_a_duration() -> None
     told = {field.name for field in FIELDS if field.name.endswith("_ms")}
     assert told - DURATIONS == {
         *("created_at_ms", "last_health_check_ms", "died_at_ms", "deadline_ms", "timestamp_ms", "from_ms", "to_ms"),
+        "time_ms",
     }
 
 

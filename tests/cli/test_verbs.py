@@ -350,3 +350,50 @@ async def test_a_manager_that_does_not_answer_is_out_of_reach() -> None:
         assert ended.code == 4, verb
         assert "imctl dev" in ended.err
         assert ended.err.count("\n") == 2
+
+
+async def test_the_past_is_shown_by_a_time_or_a_revision_and_with_the_filters_of_then(scene: Scene) -> None:
+    backend, first, second, tab = await family(scene)
+    then = await scene.database.value("select max(revision) from event")
+    time = (await scene.database.value("select max(at) + interval '1 millisecond' from event")).isoformat()
+    await scene.kill(first)
+    asked = {
+        ("--at", f"@{then}", "--type", "CHROME_BROWSER"): {first, second, tab},
+        ("--at", time, "--subtree", first): {first, tab},
+        ("--at", f"@{then}", "--label", "team=search"): {first},
+        ("--at", f"@{then}", "--parent", backend): {first, second},
+        ("--at", f"@{then}", tab, backend): {tab, backend},
+        ("--at", f"@{then + 1}", tab, backend): {backend},
+    }
+    told = await scene.runs([["get", *arguments, "-o", "name"] for arguments in asked])
+    assert [set(each.out.split()) for each in told] == list(asked.values())
+    wrong = [["get", "--at", each] for each in ("@", "@x", "yesterday", f"@{10**30}")] + [["get", "-w", "--at", "1h"]]
+    assert [each.code for each in await scene.runs(wrong)] == [2] * len(wrong)
+    later, before = await scene.runs([["get", "--at", f"@{then + 1000}"], ["get", "--at", "@0", "-o", "name"]])
+    assert (later.code, later.out) == (2, "")
+    assert "yet to come" in later.err
+    assert (before.code, before.out) == (0, "")
+
+
+async def test_a_difference_says_who_came_who_went_and_why_and_what_changed(scene: Scene) -> None:
+    backend, first, _, tab = await family(scene)
+    then = await scene.database.value("select max(revision) from event")
+    await scene.kill(first)
+    new = await scene.add()
+    offering, whole, none, backwards = await scene.runs(
+        [
+            ["service", backend, "CHROME_DEBUG_PORT=10.0.0.1:9222/x"],
+            ["diff", f"@{then}", "-o", "csv", "--columns", "change,id,detail"],
+            ["diff", f"@{then}", f"@{then}", "-o", "name"],
+            ["diff", f"@{then}", "@1"],
+        ]
+    )
+    assert offering.code == 0
+    assert set(whole.out.splitlines()[1:]) == {
+        f"removed,{first},killed",
+        f'removed,{tab},"parent died, with {first}"',
+        f"added,{new},",
+        f"changed,{backend},+CHROME_DEBUG_PORT=10.0.0.1:9222/x",
+    }
+    assert (none.code, none.out) == (0, "")
+    assert (backwards.code, backwards.out) == (2, "")
