@@ -47,6 +47,7 @@ class Feed:
         self._read_at = 0.0
         self._closed = False
         self._followers = 0
+        self._followed_at = 0.0
         self.heard = False  # whether somebody rings; if not, the history is asked more often
         self.begun = 0  # how often it began anew: then every place has to be judged anew
         self.place: ResumeToken | None = None
@@ -54,6 +55,8 @@ class Feed:
     @contextmanager
     def followed(self) -> Iterator[None]:
         """While somebody follows, the history is read; what nobody looks at would be a quarter of all the work."""
+        if not self._followers:
+            self._followed_at = monotonic()
         self._followers += 1
         self._rung.set()
         try:
@@ -69,6 +72,11 @@ class Feed:
     def fresh(self) -> bool:
         """Whether what was read is all there was a moment ago."""
         return monotonic() - self._read_at < FRESH_FOR
+
+    @property
+    def age(self) -> float:
+        """For how many seconds those who follow have not known whether there is more."""
+        return monotonic() - max(self._read_at, self._followed_at) if self._followers else 0.0
 
     def since(self, key: Key) -> Sequence[Told] | None:
         """The events after a place, oldest first, as far as they were read; None where the ring begins later.

@@ -60,6 +60,7 @@ class Lane(Generic[C, R]):
     An idle lane runs at once. A busy one lingers for as long as its last batch took, `linger` at most: half of its time
     for company, since most of what a small batch costs is the batch. One that takes longer than `patience` hangs: until
     it ends, its waiters and all who wait or come are told to ask elsewhere.
+    `meter` hears of each batch that has ended: how many calls it had, and how many seconds it took.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Lane(Generic[C, R]):
         patience: timedelta | None = None,
     ) -> None:
         self._run = run
+        self.meter: Callable[[int, float], None] = lambda calls, seconds: None
         self._linger = linger.total_seconds()
         self._size = size
         self._queue = queue
@@ -132,8 +134,13 @@ class Lane(Generic[C, R]):
         self._closed = True
         self._arrived.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a batch."""
+        return self._ahead.calls + self._waiting.calls
+
     def _left(self) -> bool:
-        return bool(self._ahead.calls or self._waiting.calls)
+        return bool(self.waiting)
 
     def _take(self) -> list[Entry[C, R]]:
         batch: list[Entry[C, R]] = []
@@ -147,6 +154,7 @@ class Lane(Generic[C, R]):
     async def _answer(self, batch: Sequence[Entry[C, R]]) -> None:
         calls = [call for entry in batch for call in entry.calls]
         answers: Sequence[R | Exception]
+        begun = monotonic()
         try:
             answers = await self._ran(batch, calls)
         except Exception as error:
@@ -155,6 +163,7 @@ class Lane(Generic[C, R]):
             answers = [error] * len(calls)
         finally:
             self._hangs = False
+            self.meter(len(calls), monotonic() - begun)
         begin = 0
         for entry in batch:
             entry.settle(answers[begin : begin + len(entry.calls)])

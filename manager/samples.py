@@ -26,6 +26,11 @@ class Samples:
         self.dropped = 0
         self.orphaned = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many wait to be stored."""
+        return len(self._waiting)
+
     def post(self, sample: Sample) -> None:
         """Takes a sample; where the buffer is full, the oldest makes room."""
         if len(self._waiting) >= self._limit:

@@ -1,11 +1,13 @@
 """Wiring: builds the rooms, starts them in order, and stops them in the reverse."""
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from math import nan
+from typing import Any, Protocol
 
 from manager import __version__
 from manager.admission import Admission
@@ -18,6 +20,9 @@ from manager.domain.policy import Policy
 from manager.domain.preservation import Limits
 from manager.feed import Feed
 from manager.ids import new_id
+from manager.lane import Lane
+from manager.meters import Meters, Reading
+from manager.pb.version import PROTO_VERSION
 from manager.presence import Presence, Supervisor
 from manager.reads import Reads
 from manager.reaper import reap
@@ -28,11 +33,15 @@ from manager.repository.trim import Retention
 from manager.samples import Samples
 from manager.settings import Settings
 from manager.snapshots import Snapshots
-from manager.standing import Lately, Standing, show
+from manager.standing import Lately, Standing
 from manager.turns import Turns
 from manager.upkeep import keep_up
-from manager.wire.listener import Listener, Rooms
-from manager.wire.subscribing import Streams
+from manager.wire.http import Backstage, Site
+from manager.wire.interceptors import Gate
+from manager.wire.listener import Listener
+from manager.wire.services import Rooms, register
+from manager.wire.subscribing import Streams, Subscribing
+from manager.wire.web import Web
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +58,11 @@ class Served(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Where a started server can be reached, and under which id it is part of the fleet."""
+    """Where a started server can be reached, by gRPC and by HTTP, and under which id it is part of the fleet."""
 
     addresses: tuple[str, ...]
     instance_id: str
+    http: tuple[str, ...] = ()
 
 
 async def serve(
@@ -82,28 +92,66 @@ async def _serve(
     started: Callable[[Serving], None],
     supervisor: Supervisor | None,
 ) -> str | None:
+    meters = Meters()
     rooms = _rooms(settings, database)
+    for name, measured in _lanes(rooms).items():
+        measured.meter = meters.lane(name)
     await rooms.turns.recognize()
-    listener = Listener(rooms, settings.transport, settings.subscriber_patience, shared=supervisor is not None)
-    addresses = await listener.start(settings.bind, settings.port)
+    subscribing = Subscribing(rooms.streams, meters.sent.inc)
+    meters.read(PROTO_VERSION, _readings(rooms, subscribing))
+    gate = Gate(settings.subscriber_patience, meters)
+    register(gate, rooms, subscribing)
+    listener = Listener(gate, settings.transport, shared=supervisor is not None)
+    health, standing = Health(listener), _standing(settings, rooms, meters)
+    stage = Backstage(
+        handlers=gate.handlers,
+        readers=rooms.readers,
+        streams=rooms.streams,
+        subscribing=subscribing,
+        registry=meters.registry,
+        serving=lambda: health.serving,
+        degraded=lambda: standing.degraded,
+        names=settings.http_names,
+        metrics_kept=settings.metrics_retention,
+        grpc_port=lambda: listener.port,
+    )
+    web = Web(Site(stage).application(), settings.drain)
+    http, addresses = await _listen(settings, web, listener)
     presence = _presence(settings, rooms, supervisor)
-    lanes: Sequence[Served] = (rooms.turns.lane, rooms.checks.lane, rooms.samples, rooms.reads.lane)
+    lanes: Sequence[Served] = (*_lanes(rooms).values(), rooms.samples)
+
+    def served(ticked: Ticked | None) -> None:
+        health.hear(ticked is not None)
+        standing.hear(ticked)
+
     async with asyncio.TaskGroup() as workers:
-        for each in (*lanes, rooms.streams.feed):
+        for each in (*lanes, rooms.streams.feed, *((web,) if http else ())):
             workers.create_task(each.serve())
-        pulses = [workers.create_task(each) for each in _pulses(settings, database, rooms, listener, presence)]
+        ticks = reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, settings.away_after, served)
+        pulses = [workers.create_task(each) for each in (ticks, health.show(), *_pulses(settings, database, rooms))]
         try:
-            started(Serving(tuple(addresses), str(presence.id)))
+            started(Serving(tuple(addresses), str(presence.id), tuple(http)))
             return await _until(stop, presence)
         finally:
             rooms.streams.feed.close()  # which ends the subscriptions: they would outlast any drain
             rooms.checks.stopping.set()
+            web.stop()
             await listener.stop(settings.drain)
             for pulse in pulses:
                 pulse.cancel()
             await presence.leave()
             for lane in lanes:
                 lane.close()
+
+
+async def _listen(settings: Settings, web: Web, listener: Listener) -> tuple[list[str], list[str]]:
+    """The addresses of HTTP, which is not served yet, and of gRPC, which is."""
+    try:
+        http = web.listen(settings.bind, settings.http_at) if settings.http else []
+        return http, await listener.start(settings.bind, settings.port)
+    except BaseException:
+        web.close()
+        raise
 
 
 async def _until(stop: asyncio.Event, presence: Presence) -> str | None:
@@ -120,25 +168,38 @@ async def _until(stop: asyncio.Event, presence: Presence) -> str | None:
         present.cancel()
 
 
-def _pulses(
-    settings: Settings, database: Database, rooms: Rooms, listener: Listener, presence: Presence
-) -> tuple[Coroutine[None, None, None], ...]:
+def _pulses(settings: Settings, database: Database, rooms: Rooms) -> tuple[Coroutine[None, None, None], ...]:
     """What beats by itself while the server serves."""
-    health = Health(listener)
-    standing = _standing(settings, rooms)
-
-    def served(ticked: Ticked | None) -> None:
-        health.hear(ticked is not None)
-        standing.hear(ticked)
-
     return (
         *((database.hosts.watch(),) if database.hosts.several else ()),
         database.watchdog.watch(),
         *((Doorbell(database.hosts, rooms.streams.feed).serve(),) if settings.notify else ()),
-        reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, settings.away_after, served),
-        health.show(),
-        *((show(standing.gauges, settings.metrics_port),) if settings.metrics_port is not None else ()),
         keep_up(database.upkeep, settings.partitions_ahead, _retention(settings), settings.upkeep_interval),
+    )
+
+
+def _lanes(rooms: Rooms) -> dict[str, Lane[Any, Any]]:
+    return {"turns": rooms.turns.lane, "checks": rooms.checks.lane, "reads": rooms.reads.lane}
+
+
+def _readings(rooms: Rooms, subscribing: Subscribing) -> tuple[Reading, ...]:
+    """What the rooms count by themselves."""
+    turns, samples, feed = rooms.turns, rooms.samples, rooms.streams.feed
+
+    def waiting(name: str, lane: Lane[Any, Any]) -> Reading:
+        return Reading("im_lane_waiting_calls", "calls that wait for a batch", lambda: lane.waiting, lane=name)
+
+    return (
+        *itertools.starmap(waiting, _lanes(rooms).items()),
+        Reading("im_samples_waiting", "samples that wait to be stored", lambda: samples.waiting),
+        Reading("im_samples_dropped", "samples lost for want of room", lambda: samples.dropped, total=True),
+        Reading("im_samples_orphaned", "samples of nobody alive", lambda: samples.orphaned, total=True),
+        Reading("im_turns_unreplicated", "turns on no standby", lambda: turns.unreplicated, total=True),
+        Reading("im_subscriptions", "subscriptions that are open", lambda: subscribing.open),
+        Reading(
+            "im_feed_revision", "the revision that was read last", lambda: feed.place.revision if feed.place else nan
+        ),
+        Reading("im_feed_age_seconds", "since when nobody knows whether there is more", lambda: feed.age),
     )
 
 
@@ -153,14 +214,14 @@ class Health:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._serving = True
+        self.serving = True
         self._changed = asyncio.Event()
         self._changed.set()
 
     def hear(self, serving: bool) -> None:
         """What the reaper's pulse says."""
-        if serving != self._serving:
-            self._serving = serving
+        if serving != self.serving:
+            self.serving = serving
             self._changed.set()
 
     async def show(self) -> None:
@@ -168,7 +229,7 @@ class Health:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self._listener.tell(self._serving)
+            await self._listener.tell(self.serving)
 
 
 def _presence(settings: Settings, rooms: Rooms, supervisor: Supervisor | None) -> Presence:
@@ -251,12 +312,13 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _standing(settings: Settings, rooms: Rooms) -> Standing:
+def _standing(settings: Settings, rooms: Rooms, meters: Meters) -> Standing:
     turns, samples, feed = rooms.turns, rooms.samples, rooms.streams.feed
     return Standing(
         {
             "poll_only": lambda: not (settings.notify and feed.heard),
             "standby_lost": Lately(lambda: turns.unreplicated, time.monotonic),
             "samples_dropped": Lately(lambda: samples.dropped, time.monotonic),
-        }
+        },
+        meters.registry,
     )

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = timedelta(seconds=1)
 DAY = timedelta(days=1)
+HTTP_PORT = 50053
 
 
 def _number(given: object) -> object:
@@ -38,7 +39,9 @@ class Settings(BaseSettings):
     postgres_bin: Path | None = None  # where PostgreSQL's binaries are, for the embedded server
     bind: tuple[str, ...] = ("[::]",)
     port: int = Field(default=50052, ge=0, le=65535)
-    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    http: bool = True
+    http_port: int | None = Field(default=None, ge=0, le=65535)  # `http_at` says which it is
+    http_names: tuple[str, ...] = ()
     workers: int = Field(default=1, ge=1, le=100)
     transport: Transport = Transport.GRPCIO
 
@@ -106,3 +109,8 @@ class Settings(BaseSettings):
     read_connections: int = Field(default=5, ge=1, le=100)
     notify: bool = True
     drain: Seconds = Field(default=5 * S, ge=0 * S, le=300 * S)
+
+    @property
+    def http_at(self) -> int:
+        """The HTTP port: a free one where none is named and the gRPC port is a free one too."""
+        return self.http_port if self.http_port is not None else HTTP_PORT if self.port else 0

@@ -1,12 +1,11 @@
 """How this manager stands: every degraded state is a gauge, and a line in the log when it begins and when it ends."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Gauge
 
 from manager.domain.calls import Ticked
 from manager.domain.grace import NONE
@@ -80,18 +79,6 @@ class Standing:
             log.warning("over: %s", state)
         else:
             log.warning("degraded: %s: %s%s", state, MEANING[state], f" ({detail})" if detail else "")
-
-
-async def show(gauges: CollectorRegistry, port: int) -> None:
-    """Serves the gauges for Prometheus on this machine alone, until cancelled."""
-    server, thread = start_http_server(port, "127.0.0.1", gauges)
-    log.info("gauges at http://127.0.0.1:%d/metrics", server.server_port)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 TICKED = ("grace", "self_preservation", "stretched_intervals")

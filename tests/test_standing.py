@@ -88,12 +88,10 @@ def test_what_is_counted_is_degraded_for_a_while() -> None:
 async def test_a_manager_that_polls_says_so_where_prometheus_looks(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    polling = settings.model_copy(update={"notify": False, "metrics_port": 0, "reaper_interval": S / 10})
-    caplog.set_level(logging.INFO)
-    async with serving(polling), asyncio.timeout(10):
+    polling = settings.model_copy(update={"notify": False, "reaper_interval": S / 10})
+    async with serving(polling) as started, asyncio.timeout(10):
         while "poll_only" not in caplog.text:
             await asyncio.sleep(0.05)
-        address = next(each for each in caplog.messages if "gauges at" in each).split()[-1]
-        text = await asyncio.to_thread(lambda: urlopen(address).read().decode())
+        text = await asyncio.to_thread(lambda: urlopen(f"http://{started.http[0]}/metrics").read().decode())
     assert 'im_degraded{state="poll_only"} 1.0' in text
     assert 'im_degraded{state="database_away"} 0.0' in text

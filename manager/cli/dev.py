@@ -11,7 +11,7 @@ import typer
 
 from manager.cli.connection import Target
 from manager.cli.demo import live
-from manager.cli.serve import STOPS, Bind, Port, banner, fail, run, say, settings_of
+from manager.cli.serve import STOPS, Bind, HttpPort, Port, banner, fail, run, say, settings_of
 from manager.client import Access, Client, ManagerError, RefusedError
 from manager.embedded import EmbeddedPostgresError, Postgres, start
 from manager.repository import migrations
@@ -29,6 +29,7 @@ WATCH = 0.5
 def dev(
     bind: Bind = None,
     port: Port = None,
+    http_port: HttpPort = None,
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", envvar="IM_DATA_DIR", help="Where the data is kept.", metavar="FOLDER")
     ] = None,
@@ -50,7 +51,7 @@ def dev(
       imctl dev --demo
       imctl dev --ephemeral --port 0
     """
-    choices: dict[str, Any] = {"bind": bind or ["[::1]", "127.0.0.1"], "port": port}
+    choices: dict[str, Any] = {"bind": bind or ["[::1]", "127.0.0.1"], "port": port, "http_port": http_port}
     choices |= {"start_grace": GRACE, "outage_grace": GRACE}
     company = Company(demo)
     if database_url:
@@ -118,7 +119,7 @@ class Company:
 
 def _tell(serving: Serving, postgres: str, ask: str) -> None:
     say(
-        *banner(serving.instance_id, serving.addresses),
+        *banner(serving.instance_id, serving.addresses, serving.http),
         f"  PostgreSQL     {postgres}",
         *([f"  SQL            {ask}"] if ask else []),
         STOPS,

@@ -26,6 +26,10 @@ Bind = Annotated[
     typer.Option("--bind", help="An address to listen on; may be given several times.", metavar="HOST"),
 ]
 Port = Annotated[int | None, typer.Option("--port", help="The gRPC port; 0 for a free one.", min=0, max=65535)]
+HttpPort = Annotated[
+    int | None,
+    typer.Option("--http-port", help="The port of the console and of /metrics; 0 for a free one.", min=0, max=65535),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="How many processes share the port; 1 otherwise. Linux.", min=1, max=100)
 ]
@@ -36,7 +40,13 @@ TransportOption = Annotated[
 ]
 
 
-def serve(bind: Bind = None, port: Port = None, workers: Workers = None, transport: TransportOption = None) -> None:
+def serve(
+    bind: Bind = None,
+    port: Port = None,
+    http_port: HttpPort = None,
+    workers: Workers = None,
+    transport: TransportOption = None,
+) -> None:
     """Serve on the database that DATABASE_URL names.
 
     The schema is never touched: `imctl migrate` brings it up to date first. Every setting is an environment
@@ -47,14 +57,14 @@ def serve(bind: Bind = None, port: Port = None, workers: Workers = None, transpo
       DATABASE_URL=postgresql://im_server@db/instance_manager imctl serve
       imctl serve --bind 10.0.0.1 --workers 4
     """
-    settings = settings_of(bind=bind, port=port, workers=workers, transport=transport)
+    settings = settings_of(bind=bind, port=port, http_port=http_port, workers=workers, transport=transport)
     if not settings.database_url:
         fail("DATABASE_URL is not set", "name the database: DATABASE_URL=postgresql://im_server@host/instance_manager")
     if settings.workers > 1:
         from manager.cli.workers import supervise
 
         supervise(settings)
-    run(settings, lambda serving: say(*banner(serving.instance_id, serving.addresses), STOPS))
+    run(settings, lambda serving: say(*banner(serving.instance_id, serving.addresses, serving.http), STOPS))
 
 
 def settings_of(**chosen: Any) -> Settings:
@@ -136,13 +146,20 @@ def asked_to_stop(sign: signal.Signals) -> str:
     return f"{sign.name}: draining and stopping; once more to stop at once"
 
 
-def banner(instance_id: str, addresses: Sequence[str]) -> list[str]:
+def banner(instance_id: str, addresses: Sequence[str], http: Sequence[str] = ()) -> list[str]:
     """What everybody wants to know of a server that has just started."""
     return [
         f"Instance Manager {__version__}, instance {instance_id}",
         f"  gRPC           {', '.join(addresses)}",
+        *([f"  console        {', '.join(f'http://{_reachable(each)}' for each in http)}"] if http else []),
         f"  proto_version  {PROTO_VERSION}",
     ]
+
+
+def _reachable(address: str) -> str:
+    """What a browser on this machine can open: every address is none."""
+    host, _, port = address.rpartition(":")
+    return f"localhost:{port}" if host in ("[::]", "0.0.0.0") else address  # noqa: S104 - it is compared
 
 
 def say(*lines: str) -> None:

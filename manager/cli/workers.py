@@ -31,8 +31,8 @@ def supervise(settings: Settings) -> NoReturn:
     """Serves by many processes until a signal, or until all are drained as instances."""
     if sys.platform != "linux":
         fail("--workers needs Linux, whose kernel shares connections out", "start servers on ports of their own")
-    if (settings.metrics_port or 0) + settings.workers - 1 > 65535:
-        fail(f"there are not {settings.workers} ports from the metrics_port {settings.metrics_port} on")
+    if settings.http and settings.http_at + settings.workers - 1 > 65535:
+        fail(f"there are not {settings.workers} ports from the http_port {settings.http_at} on")
     log_as("")
     instance = str(new_id())
     try:
@@ -63,10 +63,10 @@ def launched(settings: Settings, addresses: tuple[str, ...], instance: str, numb
     decided = {
         "IM_BIND": json.dumps(hosts),
         "IM_PORT": addresses[0].rpartition(":")[2],
+        # each has a port of its own: what Prometheus asks is about one process
+        "IM_HTTP_PORT": str(settings.http_at + number - 1 if settings.http_at else 0),
         "IM_TRANSPORT": settings.transport,
     }
-    if settings.metrics_port:
-        decided["IM_METRICS_PORT"] = str(settings.metrics_port + number - 1)
     command = (sys.executable, "-m", "manager.cli.worker", str(number), instance, str(os.getpid()))
     return Launch(command, os.environ | decided)
 

@@ -69,6 +69,14 @@ def member(field: str, kind: type[E], value: int) -> E:
         raise InvalidRequest(field, f"must be one of {known}" + ("" if value == 0 else f", and is {value}")) from None
 
 
+def member_by_name(field: str, kind: type[E], name: str) -> E:
+    """The same, by its name."""
+    try:
+        return kind[name]
+    except KeyError:
+        raise InvalidRequest(field, f"must be one of {', '.join(each.name for each in kind)}") from None
+
+
 def moment(field: str, milliseconds: int) -> datetime:
     """Milliseconds since the epoch, up to the year 9999."""
     if not 0 <= milliseconds <= MAX_MILLISECONDS:

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from time import monotonic
 from typing import Any, TypeAlias
 
 import grpc
 from grpc import aio
 
+from manager.meters import Meters, Method
 from manager.pb.version import ACCEPTED, PROTO_VERSION
 from manager.wire.status import VersionMismatch, status_of
 from manager.wire.undecodable import Undecodable, readable, tolerant
@@ -15,6 +18,9 @@ from manager.wire.undecodable import Undecodable, readable, tolerant
 DETAILS = "grpc-status-details-bin"
 EXEMPT = ("/grpc.health.", "/grpc.reflection.")
 KEY = "proto_version"
+OK, CANCELLED, NOT_FOUND = (
+    each.name for each in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND)
+)
 
 
 # gRPC's class has type parameters for the type checker alone
@@ -32,8 +38,9 @@ class Gate:
     `patience` for its client.
     """
 
-    def __init__(self, patience: timedelta) -> None:
+    def __init__(self, patience: timedelta, meters: Meters) -> None:
         self._patience = patience.total_seconds()
+        self._meters = meters
         self.handlers: dict[str, Handler] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
@@ -41,35 +48,36 @@ class Gate:
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
             wrap = _exempt if method.startswith(EXEMPT) else _wrap
-            self.handlers[method] = wrap(method, handler, self._patience)
+            self.handlers[method] = wrap(method, handler, self._patience, self._meters.method(method))
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """The same methods once more, for servers that know nothing newer."""
 
 
-def _wrap(method: str, handler: Handler, patience: float) -> Handler:
+def _wrap(method: str, handler: Handler, patience: float, meter: Method) -> Handler:
     assert handler.request_deserializer is not None and handler.response_serializer is not None  # noqa: S101, PT018
     decode, encode = tolerant(method, handler.request_deserializer), _ready(handler.response_serializer)
     if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _admit), decode, encode)
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _admit, meter), decode, encode)
     behaviour: Any = handler.unary_stream
     if behaviour is not None:
-        return grpc.unary_stream_rpc_method_handler(_stream(behaviour, patience), decode, encode)
+        return grpc.unary_stream_rpc_method_handler(_stream(behaviour, patience, meter), decode, encode)
     behaviour = handler.stream_stream  # the contract has no other kind
-    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _speaks), decode, encode)
+    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _speaks, meter), decode, encode)
 
 
-def _exempt(method: str, handler: Handler, patience: float) -> Handler:
+def _exempt(method: str, handler: Handler, patience: float, meter: Method) -> Handler:
     """Health and reflection, which bring their own handlers: asked for no version, and as discreet as ours."""
+    watched = replace(meter, single=False)
     assert handler.request_deserializer is not None and handler.response_serializer is not None  # noqa: S101, PT018
     decode, encode = tolerant(method, handler.request_deserializer), handler.response_serializer
     if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _read), decode, encode)
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _read, meter), decode, encode)
     behaviour: Any = handler.unary_stream
     if behaviour is not None:  # it writes by itself, so that it is awaited like a single call
-        return grpc.unary_stream_rpc_method_handler(_unary(behaviour, _read), decode, encode)
+        return grpc.unary_stream_rpc_method_handler(_unary(behaviour, _read, watched), decode, encode)
     behaviour = handler.stream_stream
-    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _anybody), decode, encode)
+    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _anybody, meter), decode, encode)
 
 
 def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
@@ -78,46 +86,63 @@ def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 
 
 def _unary(
-    behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Callable[[Any, Any], None]
+    behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Callable[[Any, Any], None], meter: Method
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+        begun, ending = monotonic(), CANCELLED
         try:
             admit(request, context)
-            return await behaviour(request, context)
-        except aio.AbortError:  # it has said already what is wrong
+            answer = await behaviour(request, context)
+            ending = OK
+            return answer
+        except aio.AbortError:  # it has said already what is wrong: that it knows of no such service's health
+            ending = NOT_FOUND
             raise
         except Exception as error:
             code, message, details = status_of(error)
+            ending = code.name
+        finally:
+            meter.unary(ending, monotonic() - begun)
         return await context.abort(code, message, ((DETAILS, details),))
 
     return handle
 
 
 def _dialogue(
-    behaviour: Callable[[Any, Any], AsyncIterator[Any]], admit: Callable[[Any], None]
+    behaviour: Callable[[Any, Any], AsyncIterator[Any]], admit: Callable[[Any], None], meter: Method
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        ending = CANCELLED
         try:
             admit(context)
             async for answer in behaviour(readable(requests), context):
                 yield answer
+            ending = OK
         except Exception as error:
             code, message, details = status_of(error)
+            ending = code.name
             await context.abort(code, message, ((DETAILS, details),))
+        finally:
+            meter.stream(ending)
 
     return handle
 
 
-def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], patience: float) -> Callable[[Any, Any], Any]:
+def _stream(
+    behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], patience: float, meter: Method
+) -> Callable[[Any, Any], Any]:
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
-        messages = behaviour(request, context)
+        messages, ending = behaviour(request, context), CANCELLED
         try:
             _admit(request, context)
             await _send(messages, context, patience)
+            ending = OK
         except Exception as error:
             code, message, details = status_of(error)
+            ending = code.name
             await context.abort(code, message, ((DETAILS, details),))
         finally:
+            meter.stream(ending)
             await messages.aclose()
 
     return handle

@@ -1,38 +1,16 @@
 """The gRPC server: which services it serves, where, and within which limits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
-from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from manager.checks import Checks
-from manager.pb import (
-    fleet_pb2,
-    fleet_pb2_grpc,
-    instance_manager_pb2,
-    instance_manager_pb2_grpc,
-    stats_service_pb2,
-    stats_service_pb2_grpc,
-)
-from manager.reads import Reads
-from manager.repository.database import Readers
-from manager.samples import Samples
 from manager.settings import Transport
-from manager.turns import Turns
-from manager.wire.fleet_service import FleetService
-from manager.wire.get_service import GetService
 from manager.wire.interceptors import Gate
 from manager.wire.ports import listened, taken
-from manager.wire.post_service import PostService
-from manager.wire.stats_service import StatsService
-from manager.wire.subscribe_service import SubscribeService
-from manager.wire.subscribing import Streams, Subscribing
+from manager.wire.services import NAMES
 from manager.wire.transport import server
-from manager.wire.try_service import TryService
 
 OPTIONS = (
     # a few bytes of gzip inflate to megabytes before any limit is looked at: nothing but plain messages
@@ -49,28 +27,15 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """What the services work with."""
-
-    turns: Turns
-    checks: Checks
-    reads: Reads
-    samples: Samples
-    readers: Readers
-    streams: Streams
-
-
 class Listener:
-    """One gRPC server on its addresses, with the health of each service."""
+    """One gRPC server on its addresses, with the health of each service. The services are in the gate already."""
 
-    def __init__(self, rooms: Rooms, transport: Transport, patience: timedelta, *, shared: bool = False) -> None:
+    def __init__(self, gate: Gate, transport: Transport, *, shared: bool = False) -> None:
         self._shared = shared
+        self.port = 0  # until it is known
         self._health = health.aio.HealthServicer()
-        gate = Gate(patience)
-        self.services = _register(gate, rooms)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, gate)
-        names = [*self.services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        names = [*NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), gate)
         # 0: or a second server would share the port silently
         self._server = server(transport, gate.handlers, (*OPTIONS, ("grpc.so_reuseport", int(shared))))
@@ -85,6 +50,7 @@ class Listener:
         else:
             addresses = listened(hosts, port, self._bind)
         await self._server.start()
+        self.port = int(addresses[0].rpartition(":")[2])
         return addresses
 
     def _bind(self, host: str, port: int) -> int:
@@ -97,27 +63,10 @@ class Listener:
         """Sets the health of every service, and of the server as a whole."""
         states = health_pb2.HealthCheckResponse
         state = states.SERVING if serving else states.NOT_SERVING
-        for service in ("", *self.services):
+        for service in ("", *NAMES):
             await self._health.set(service, state)
 
     async def stop(self, drain: timedelta) -> None:
         """Takes no more calls, and ends those that are still open after `drain`."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(drain.total_seconds())
-
-
-def _register(gate: Any, rooms: Rooms) -> list[str]:
-    subscribing = Subscribing(rooms.streams)
-    instance_manager_pb2_grpc.add_TryServiceServicer_to_server(TryService(rooms.turns, rooms.checks), gate)
-    instance_manager_pb2_grpc.add_GetServiceServicer_to_server(GetService(rooms.reads, rooms.readers), gate)
-    instance_manager_pb2_grpc.add_PostServiceServicer_to_server(PostService(rooms.samples), gate)
-    instance_manager_pb2_grpc.add_SubscribeServiceServicer_to_server(SubscribeService(subscribing), gate)
-    stats_service_pb2_grpc.add_StatsServiceServicer_to_server(StatsService(rooms.readers), gate)
-    fleet = FleetService(rooms.turns, rooms.checks, rooms.samples, rooms.readers, subscribing)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, gate)
-    files: list[tuple[FileDescriptor, Any]] = [
-        (instance_manager_pb2.DESCRIPTOR, ("TryService", "SubscribeService", "GetService", "PostService")),
-        (stats_service_pb2.DESCRIPTOR, ("StatsService",)),
-        (fleet_pb2.DESCRIPTOR, ("FleetService",)),
-    ]
-    return [file.services_by_name[name].full_name for file, names in files for name in names]

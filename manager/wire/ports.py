@@ -14,19 +14,19 @@ class CannotListen(Refusal):
     """No address to serve on."""
 
 
-def taken(port: int) -> CannotListen:
+def taken(port: int, option: str = "--port") -> CannotListen:
     """Somebody else has it."""
-    return CannotListen(f"port {port} is taken: choose another with --port, or 0 for a free one")
+    return CannotListen(f"port {port} is taken: choose another with {option}, or 0 for a free one")
 
 
-def listened(hosts: Sequence[str], port: int, listen: Callable[[str, int], int]) -> list[str]:
+def listened(hosts: Sequence[str], port: int, listen: Callable[[str, int], int], option: str = "--port") -> list[str]:
     """Has `listen` take one port (0: a free one) on each of the hosts that this machine has; the addresses.
 
     Raises CannotListen where somebody listens there already, or where the machine has none of them.
     """
     addresses: list[str] = []
-    for host in (EVERY_IPV4 if each == EVERY and not _available(each, port) else each for each in hosts):
-        if _available(host, port):
+    for host in (EVERY_IPV4 if each == EVERY and not _available(each, port, option) else each for each in hosts):
+        if _available(host, port, option):
             port = listen(host, port)
             addresses.append(f"{host}:{port}")
     if not addresses:
@@ -34,13 +34,13 @@ def listened(hosts: Sequence[str], port: int, listen: Callable[[str, int], int])
     return addresses
 
 
-def _available(host: str, port: int) -> bool:
+def _available(host: str, port: int, option: str) -> bool:
     """Whether this machine has the address; raises where somebody listens on it already."""
     try:
         _alone(host, port).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise taken(port) from None
+            raise taken(port, option) from None
         return False
     return True
 

@@ -1,6 +1,7 @@
 """What both ways to subscribe share: where a stream begins, what it shows, and how many there may be."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,23 +44,31 @@ class Piece(NamedTuple):
 
 
 class Subscribing:
-    """Serialized events in pages, since most of them are the same for all."""
+    """Serialized events in pages, since most of them are the same for all. `sent` hears how many were given."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: Streams, sent: Callable[[int], None]) -> None:
         self._streams = streams
-        self._open = 0
+        self.sent = sent
+        self.open = 0
 
     async def pages(self, request: pb.SubscribeRequest, context: Context) -> AsyncGenerator[list[Piece], None]:
         """All that a subscription is sent, for ever; the headers first."""
-        if self._open >= self._streams.most:
+        with self.one_more():
+            async for page in self._pages(request, context):
+                self.sent(len(page))
+                yield page
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Counts a subscription, and has the history read for it; raises Exhausted where there are too many."""
+        if self.open >= self._streams.most:
             raise Exhausted(f"{self._streams.most} subscriptions are open, which is the most: use another manager")
-        self._open += 1
+        self.open += 1
         try:
             with self._streams.feed.followed():
-                async for page in self._pages(request, context):
-                    yield page
+                yield
         finally:
-            self._open -= 1
+            self.open -= 1
 
     async def _pages(self, request: pb.SubscribeRequest, context: Context) -> AsyncGenerator[list[Piece], None]:
         wanted, kinds = decode.wanted(request), decode.event_types(request)

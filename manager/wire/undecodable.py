@@ -21,12 +21,11 @@ class Undecodable:
     """Stands for a request that could not be read. `field` holds text that is not UTF-8; empty for any other fault."""
 
     field: str = ""
+    problem: str = "the bytes are not a message of this method's type"
 
     def refusal(self) -> InvalidRequest:
         """What its caller is told."""
-        return InvalidRequest(
-            self.field, "must be text in UTF-8" if self.field else "the bytes are not a message of this method's type"
-        )
+        return InvalidRequest(self.field, "must be text in UTF-8" if self.field else self.problem)
 
 
 def tolerant(method: str, deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -246,10 +246,19 @@ def test_of_two_supervisors_one_has_the_port() -> None:
         pass
 
 
-def test_each_worker_has_a_port_of_its_own_for_its_gauges() -> None:
-    settings = Settings(metrics_port=9000, workers=2)
-    ports = [launched(settings, ("[::]:7",), "id", each).environment["IM_METRICS_PORT"] for each in (1, 2)]
-    assert ports == ["9000", "9001"]
+@pytest.mark.parametrize(
+    ("chosen", "ports"),
+    [
+        ({"http_port": 9000}, ["9000", "9001"]),
+        ({}, ["50053", "50054"]),
+        ({"http_port": 0}, ["0", "0"]),
+        ({"port": 0}, ["0", "0"]),
+    ],
+)
+def test_each_worker_has_an_http_port_of_its_own(chosen: dict[str, int], ports: list[str]) -> None:
+    settings = Settings(workers=2, **chosen)  # type: ignore[arg-type]
+    given = [launched(settings, ("[::]:7",), "id", each).environment["IM_HTTP_PORT"] for each in (1, 2)]
+    assert given == ports
 
 
 def doing(line: str) -> Launch:

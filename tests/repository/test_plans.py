@@ -46,6 +46,8 @@ PASSES = {
     "tick.DUE": {"heartbeat", "instance"},
     "tick.CHANGED": {"heartbeat"},
     "tick.CLAMP": {"heartbeat"},  # after the clock was set back
+    "census.LIVING": {"instance"},  # for Prometheus, every 15 s at most: the living by type, along their index
+    "census.STALE": {"heartbeat"},
     "heartbeat.MISSING": {"heartbeat", "instance"},  # upkeep, every few minutes: the living against their heartbeats
     "heartbeat.ORPHANED": {"heartbeat", "instance"},
     # the past of the whole fleet: of the living all, along their index, and of the dead those who lived then

@@ -178,7 +178,7 @@ async def test_clients_of_a_restored_fleet_find_back_by_themselves(settings: Set
             port = int(manager.addresses[0].rpartition(":")[2])
             async with (
                 archive.restored("before", port=primary.port),
-                serving(hurried.model_copy(update={"port": port})),
+                serving(hurried.model_copy(update={"port": port, "http_port": 0})),
             ):
                 await until(lambda: {old.id, new.id} <= shown(fleet) and fleet.fresh)
                 async with asyncio.timeout(20):

@@ -14,7 +14,7 @@ from manager.pb import fleet_pb2
 from manager.pb import instance_manager_pb2 as pb
 from manager.presence import new_id
 from manager.wire.fleet_service import KINDS
-from tests.wire.caller import refusal
+from tests.wire.caller import VERSION, refusal
 from tests.wire.fleet import Fleet, debug_port
 
 
@@ -57,17 +57,11 @@ async def test_a_stream_goes_on_from_a_listed_event(fleet: Fleet) -> None:
     first, second = await fleet.add(), await fleet.add()
     (added,) = await events(fleet, ids=[first])
     request = pb.SubscribeRequest(resume_token=added.update.resume_token)
-    call = fleet.caller.fleet.WatchInstances(request, metadata=(("proto_version", fleet_version()),))
+    call = fleet.caller.fleet.WatchInstances(request, metadata=VERSION)
     async for message in call:
         assert message.updates[0].instance_id == second
         break
     call.cancel()
-
-
-def fleet_version() -> str:
-    from manager.pb.version import PROTO_VERSION
-
-    return PROTO_VERSION
 
 
 async def test_a_filter_is_a_conjunction_and_pages_remember_it(fleet: Fleet) -> None:

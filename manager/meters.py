@@ -1,0 +1,126 @@
+"""Meters: what this server does, counted for Prometheus. docs/metrics.md says what each of them means."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from manager import __version__
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A number that somebody else keeps, asked for whenever Prometheus asks; with `total` it only ever grows."""
+
+    name: str
+    meaning: str
+    read: Callable[[], float]
+    total: bool = False
+    lane: str = ""
+
+
+class Readings:
+    """The readings, as a collector."""
+
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        self._readings = readings
+
+    def collect(self) -> Iterator[Metric]:
+        """What they are now; those of one name together."""
+        for name in dict.fromkeys(each.name for each in self._readings):
+            same = [each for each in self._readings if each.name == name]
+            labels = ["lane"] if same[0].lane else []
+            kind = CounterMetricFamily if same[0].total else GaugeMetricFamily
+            family = kind(name, same[0].meaning, labels=labels)
+            for each in same:
+                family.add_metric([each.lane] if labels else [], each.read())
+            yield family
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What one lane carries: how many calls share a batch, and how long it takes."""
+
+    calls: Histogram
+    seconds: Histogram
+
+    def __call__(self, calls: int, seconds: float) -> None:
+        """A batch that has ended."""
+        self.calls.observe(calls)
+        self.seconds.observe(seconds)
+
+
+@dataclass(frozen=True)
+class Method:
+    """The calls of one method. What is looked up by name costs more than what is counted, so it is looked up once."""
+
+    ended: Callable[[str], Counter]
+    seconds: Histogram
+    single: bool = True
+
+    def unary(self, code: str, seconds: float) -> None:
+        """A single call that ended with that status."""
+        self.ended(code).inc()
+        if self.single:
+            self.seconds.observe(seconds)
+
+    def stream(self, code: str) -> None:
+        """A stream that ended with that status, after however long."""
+        self.ended(code).inc()
+
+
+@dataclass
+class Meters:
+    """All that one server counts, and where it is read: `registry`."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        self._calls = Counter(
+            "im_calls", "calls that ended, by status", ["service", "method", "code"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "im_call_duration_seconds",
+            "how long single calls took",
+            ["service", "method"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._batch_calls = Histogram(
+            "im_batch_calls", "how many calls shared a batch", ["lane"], buckets=SIZES, registry=self.registry
+        )
+        self._batch_seconds = Histogram(
+            "im_batch_duration_seconds", "how long batches took", ["lane"], buckets=SECONDS, registry=self.registry
+        )
+        self.sent = Counter("im_events_sent", "events given to subscriptions", registry=self.registry)
+
+    def lane(self, name: str) -> Batches:
+        """The meter of a lane."""
+        return Batches(self._batch_calls.labels(name), self._batch_seconds.labels(name))
+
+    def method(self, path: str) -> Method:
+        """The meter of a method, by the path of its calls."""
+        service, name = path.strip("/").split("/")
+        return Method(cache(lambda code: self._calls.labels(service, name, code)), self._seconds.labels(service, name))
+
+    def read(self, proto_version: str, readings: Sequence[Reading]) -> None:
+        """Adds what others keep, and what the process is."""
+        build = Info("im_build", "which release this is", registry=self.registry)
+        build.info({"version": __version__, "proto_version": proto_version})
+        self.registry.register(Readings(readings))
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)

@@ -1,0 +1,134 @@
+"""HTTP: the contract for browsers and curl, what Prometheus asks, health, and the console."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+from html import escape
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from manager import __version__
+from manager.pb.version import PROTO_VERSION
+from manager.repository.database import Readers
+from manager.wire.connect import application
+from manager.wire.guard import Guard
+from manager.wire.interceptors import Handler as RpcHandler
+from manager.wire.live import Live
+from manager.wire.scrape import Discovery, Metrics
+from manager.wire.status import status_of
+from manager.wire.subscribing import Streams, Subscribing
+
+CONSOLE = Path(__file__).parents[1] / "console"
+VIEWS = ("/", "/instances/{id}", "/events")  # each of them is the console's one page
+HTTP_STATUS = {"INVALID_ARGUMENT": 400, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503}
+
+
+@dataclass(frozen=True)
+class Backstage:
+    """What the HTTP side works with: `handlers` are those behind the gate, by path.
+
+    `serving` is the health of the server, `degraded` what is amiss with it, `names` who it may be asked as,
+    `metrics_kept` how long samples are, and `grpc_port` where gRPC is, once that is known.
+    """
+
+    handlers: Mapping[str, RpcHandler]
+    readers: Readers
+    streams: Streams
+    subscribing: Subscribing
+    registry: CollectorRegistry
+    serving: Callable[[], bool]
+    degraded: Callable[[], Mapping[str, str]]
+    names: tuple[str, ...]
+    metrics_kept: timedelta
+    grpc_port: Callable[[], int]
+
+
+class Site:
+    """What is answered where."""
+
+    def __init__(self, stage: Backstage) -> None:
+        self._stage = stage
+        self._live = Live(stage.streams, stage.subscribing, stage.degraded)
+        self._rpc = application(stage.handlers)
+        self._metrics = Metrics(stage.registry, stage.readers)
+        self._discovery = Discovery(stage.readers)
+
+    def application(self) -> Starlette:
+        """All of it, behind the guard."""
+        services = sorted({path.split("/")[1] for path in self._rpc.paths})
+        return Starlette(
+            routes=[
+                *(Route(each, self._console, methods=["GET"]) for each in VIEWS),
+                Mount("/console", StaticFiles(directory=CONSOLE)),
+                Route("/healthz", self._health, methods=["GET"]),
+                Route("/live", discreet(self._stream), methods=["GET"]),
+                Route("/metrics", discreet(self._metrics.show), methods=["GET"]),
+                Route("/sd/prometheus", discreet(self._discovery.show), methods=["GET"]),
+                *(Mount(f"/{each}", self._call) for each in services),
+            ],
+            middleware=[Middleware(Guard, names=self._stage.names)],
+        )
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        content_type: bytes = dict(scope["headers"]).get(b"content-type", b"")
+        if content_type.split(b";")[0].split(b"+")[0] == b"application/grpc":
+            text = "plain gRPC is served on the gRPC port; here are Connect, gRPC-Web and JSON\n"
+            await PlainTextResponse(text, 415)(scope, receive, send)
+        else:
+            await self._rpc(scope, receive, send)
+
+    async def _health(self, _: Request) -> Response:
+        if self._stage.serving():
+            return PlainTextResponse("serving\n")
+        return PlainTextResponse("not serving: the database takes no ticks\n", 503)
+
+    async def _stream(self, request: Request) -> Response:
+        last = request.headers.get("last-event-id") or request.query_params.get("last", "")
+        frames = self._live.frames(last)
+        first = await anext(frames)  # so that a refusal has a status of its own
+
+        async def all_frames() -> AsyncIterator[bytes]:
+            async with aclosing(frames):
+                yield first
+                async for each in frames:
+                    yield each
+
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(all_frames(), media_type="text/event-stream", headers=headers)
+
+    async def _console(self, _: Request) -> Response:
+        """The page, with what it has to know beforehand."""
+        told = {
+            "version": __version__,
+            "proto_version": PROTO_VERSION,
+            "metrics_kept": self._stage.metrics_kept.total_seconds(),
+            "grpc_port": self._stage.grpc_port(),
+        }
+        page = (CONSOLE / "index.html").read_text()
+        return HTMLResponse(page.replace("{{told}}", escape(json.dumps(told))))
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def discreet(handler: Handler) -> Handler:
+    """Tells of a failure in the words that a call would have, with a status that HTTP knows, and nothing of ours."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:
+            code, message, _ = status_of(error)
+        return JSONResponse({"code": code.name.lower(), "message": message}, HTTP_STATUS.get(code.name, 500))
+
+    return answer

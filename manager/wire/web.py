@@ -1,0 +1,77 @@
+"""The HTTP server: uvicorn on sockets of ours, in the loop and under the signals of the server that it is part of."""
+
+import socket
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from manager.wire.ports import EVERY, listened, taken
+
+BACKLOG = 512
+OPTION = "--http-port"
+
+
+class Embedded(uvicorn.Server):
+    """Leaves signals to whoever runs it."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """None are."""
+        yield
+
+
+class Web:
+    """One HTTP server on its addresses."""
+
+    def __init__(self, app: ASGIApp, drain: timedelta) -> None:
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            log_level="warning",  # that it starts and stops is said by the server that it is part of
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            http="h11",
+            timeout_graceful_shutdown=max(1, round(drain.total_seconds())),
+        )
+        self._server = Embedded(config)
+        self._sockets: list[socket.socket] = []
+
+    def listen(self, hosts: Sequence[str], port: int) -> list[str]:
+        """Takes one port (0: a free one) on all the hosts that this machine has; the addresses.
+
+        Raises CannotListen where somebody has it.
+        """
+        return listened(hosts, port, self._listen, OPTION)
+
+    def _listen(self, host: str, port: int) -> int:
+        bare = host.strip("[]")
+        one = socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET)
+        self._sockets.append(one)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if one.family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != EVERY))
+        try:
+            one.bind((bare, port))
+            one.listen(BACKLOG)
+        except OSError:
+            raise taken(port, OPTION) from None
+        return int(one.getsockname()[1])
+
+    async def serve(self) -> None:
+        """Serves until it is stopped."""
+        await self._server.serve(self._sockets)
+
+    def stop(self) -> None:
+        """Takes no more requests; those that are open have the drain's time to end."""
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        """Gives the ports back."""
+        for each in self._sockets:
+            each.close()
