@@ -6,12 +6,12 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test check stream faults soak bench bench-full format proto dictionary lock wheel clean
+.PHONY: help setup run test check stream faults soak bench bench-full format proto console dictionary lock wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
-run: .venv/.ok ## set up everything, start PostgreSQL, migrate, serve gRPC on [::1] and 127.0.0.1, port 50052
+run: .venv/.ok ## set up everything, start PostgreSQL, migrate, serve gRPC on port 50052 and the console on 50053
 	@exec $(BIN)/imctl dev
 
 test: .venv/.ok ## set up everything and pass every test
@@ -26,6 +26,7 @@ check: .venv/.ok ## format, lint, types, layers, contract and schema, all curren
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python console/build.py --check
 	$(BIN)/buf lint
 	$(BIN)/python proto/compatible.py
 	$(BIN)/python migrations/check.py
@@ -62,6 +63,9 @@ proto: .venv/.ok ## generate manager/pb and proto_version from proto/
 dictionary: .venv/.ok ## write docs/audit.md, the columns of the schema `audit`, from the catalogue
 	$(BIN)/python migrations/dictionary.py
 
+console: .venv/.ok ## bundle console/ into manager/console
+	$(BIN)/python console/build.py
+
 lock: $(UV) ## choose the newest versions that pyproject.toml admits
 	$(UV) pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --all-extras \
 	  --group dev --no-header --no-annotate pyproject.toml -o requirements.lock
@@ -71,7 +75,7 @@ wheel: .venv/.ok ## build the wheel into dist/
 	$(UV) build -q --wheel --no-build-isolation --python $(BIN)/python
 
 clean: ## remove what the other targets made
-	rm -rf .venv .tools dist build node_modules .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .tools dist build node_modules console/node_modules .mypy_cache .ruff_cache .pytest_cache
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
