@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 DATABASE = "instance_manager"
 SERVER = "im_server"
+AUDITOR = "im_auditor"  # whom `imctl sql` logs in as
 GRACE = timedelta(seconds=20)
 WATCH = 0.5
 
@@ -130,7 +131,8 @@ async def _prepare(postgres: Postgres) -> str:
     """The database, migrated; its address for the server role."""
     await postgres.create_database(DATABASE)
     await migrations.upgrade(postgres.url(database=DATABASE))
-    await postgres.grant_login(SERVER)
+    for role in (SERVER, AUDITOR):
+        await postgres.grant_login(role)
     return postgres.url(SERVER, DATABASE)
 
 

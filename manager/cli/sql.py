@@ -1,13 +1,16 @@
-"""`imctl sql`: psql on the database of `imctl dev`."""
+"""`imctl sql`: psql on the record, as its reader."""
 
 import os
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import typer
 
 from manager.cli.serve import fail, settings_of
 from manager.embedded import EmbeddedPostgresError, psql, published
+
+AUDITOR = "im_auditor"
 
 
 def sql(
@@ -17,18 +20,41 @@ def sql(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", envvar="IM_DATA_DIR", help="As given to `imctl dev`.")
     ] = None,
+    url: Annotated[
+        str,
+        typer.Option(
+            "--url",
+            envvar="IM_AUDITOR_URL",
+            help="The database, where it is not that of `imctl dev`; its password may as well be in PGPASSWORD.",
+            metavar="URL",
+        ),
+    ] = "",
 ) -> None:
-    """Open psql on the database of a running `imctl dev`, as the role that it serves as.
+    """Open psql on the record of a running `imctl dev`, or of a database of your own, as the role im_auditor.
 
-    `\\d+ live_instance` explains a view.
+    It may read the views of the schema audit and nothing else. `\\d+ instances` explains a view, and docs/cookbook.md
+    has questions with their queries.
 
     \b
     Examples:
       imctl sql
-      imctl sql -- --csv -c 'select * from instance_tree'
+      imctl sql -- --csv -c 'select * from trees'
+      imctl sql --url postgresql://im_auditor@db/instance_manager
     """
     try:
-        program, url = psql(settings_of().postgres_bin), published(data_dir)
+        program = psql(settings_of().postgres_bin)
+        address, environment = unseen(url or published(data_dir, AUDITOR))
     except EmbeddedPostgresError as error:
-        fail(str(error), "`imctl dev` starts one; --data-dir names another folder")
-    os.execv(program, [str(program), url, *(arguments or [])])  # noqa: S606 - the user's own session
+        fail(str(error), "`imctl dev` starts one; --data-dir names another folder, --url another database")
+    command = [str(program), address, *(arguments or [])]
+    os.execve(program, command, {**os.environ, **environment})  # noqa: S606 - the user's own session
+
+
+def unseen(url: str) -> tuple[str, dict[str, str]]:
+    """The address without its password, which everybody on the machine could read in the command line."""
+    parts = urlsplit(url)
+    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
+    if not colon:
+        return url, {}
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}@{place}")), {"PGPASSWORD": unquote(password)}

@@ -1,21 +1,34 @@
 """Access to a running server from another process: its address, and a psql."""
 
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from manager.embedded import binaries
 from manager.embedded.errors import EmbeddedPostgresError
 from manager.embedded.home import Home, default_folder
+from manager.embedded.passwords import Passwords
 
 
-def published(data_dir: Path | None = None) -> str:
-    """The address that the server on that folder has published. Raises EmbeddedPostgresError where none runs."""
+def published(data_dir: Path | None = None, role: str = "") -> str:
+    """The address that the server on that folder has published, or the same for another role that may log in there.
+
+    Raises EmbeddedPostgresError where none runs, or where no password is kept for the role.
+    """
     home = Home((data_dir or default_folder()).expanduser().resolve())
     try:
-        return home.address.read_text().strip()
+        address = home.address.read_text().strip()
     except OSError:
         raise EmbeddedPostgresError(
             f"No server of yours runs on {home.folder}: start one, or name its folder."
         ) from None
+    return _as(role, Passwords(home.passwords).known(role), address) if role else address
+
+
+def _as(role: str, password: str | None, address: str) -> str:
+    if password is None:
+        raise EmbeddedPostgresError(f"No password is kept for the role {role!r}: stop `imctl dev`, and start it again.")
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=f"{role}:{password}@{parts.netloc.rpartition('@')[2]}"))
 
 
 def psql(bin_dir: Path | None = None) -> Path:

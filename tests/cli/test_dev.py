@@ -40,7 +40,7 @@ async def test_the_fleet_is_listed_described_killed_and_asked_in_sql(dev: Runnin
     assert header.split() == ["ID", "STATUS", "TYPE", "HOSTNAME", "PARENT", "SERVICES", "CREATED"]
     assert "INSTANCE_MANAGER" in manager
     folder = dev.said.split("--data-dir ")[1].split()[0]
-    asked = await imctl("sql", "--data-dir", folder, "--", "-Atc", "select type from instance_tree")
+    asked = await imctl("sql", "--data-dir", folder, "--", "-Atc", "select type from trees")
     assert asked.out == "INSTANCE_MANAGER\n"
     one = manager.split()[0]
     assert "● healthy" in (await imctl("describe", one, IM_ADDRESS=dev.address)).out
@@ -73,7 +73,7 @@ async def test_data_is_kept_between_starts_and_a_second_start_names_the_first(fo
         assert (await first.stop()).code == 0
     async with started("dev", "--data-dir", folder, "--port", "0") as again:
         asked = await imctl(
-            "sql", "--data-dir", folder, "--", "-Atc", "select count(*) from event_log where type = 'ADDED'"
+            "sql", "--data-dir", folder, "--", "-Atc", "select count(*) from events where event = 'ADDED'"
         )
         assert asked.out == "2\n"  # the two managers
         assert (await again.stop(signal.SIGTERM)).code == 0

@@ -154,6 +154,28 @@ async def test_a_question_that_takes_too_long_is_cut_off(auditor: Any) -> None:
         await auditor.execute("select count(*) from generate_series(1, 1000000000)")
 
 
+async def test_a_question_that_is_still_open_holds_up_no_change_and_no_upkeep(fleet: Fleet, auditor: Any) -> None:
+    """Whoever has read everything holds a lock on every table, and the oldest snapshot, until the end."""
+    parent = await fleet.add()
+    views = [row["viewname"] for row in await auditor.fetch("select viewname from pg_views where schemaname = 'audit'")]
+    async with auditor.transaction(isolation="repeatable_read", readonly=True):
+        for each in views:
+            await auditor.fetch(f"select * from {each}")
+        await fleet.sql.execute("set lock_timeout = '1s'")
+        child = await fleet.add(parent, services=(service(),))
+        assert [each.reason for each in await fleet.check(parent, child)] == [None, None]
+        await fleet.silence(31)
+        await fleet.tick()
+        assert (await fleet.kill(parent)).reason is None
+        waiting = await fleet.value("select count(*) from pg_locks where not granted")
+        await fleet.sql.execute(
+            "select prepare_metrics(30), compact_history(100), delete_compacted(100), bury_dead(10)"
+        )
+        assert waiting == 0
+        assert len(await auditor.fetch("select * from instances where status <> 'DEAD'")) == 1
+    assert len(await auditor.fetch("select * from deaths")) == 2
+
+
 async def test_every_view_answers_the_auditor_about_a_fleet(fleet: Fleet, auditor: Any) -> None:
     root, child, _ = await fleet.chain(3)
     await fleet.offer(child, service())
