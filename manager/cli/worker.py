@@ -25,6 +25,7 @@ from manager.settings import Settings
 log = logging.getLogger("manager.cli.worker")
 
 STDIN = 0
+MOMENT = 0.3
 
 
 def worker(number: int, instance: UUID, pid: int) -> None:
@@ -47,8 +48,9 @@ async def _work(settings: Settings, supervisor: Supervisor) -> int:
 
     loop.add_reader(STDIN, released)
     for sign in (signal.SIGINT, signal.SIGTERM):
-        # the second signal is no hurry: both its supervisor and who asked that (systemd signals all) may ask
-        loop.add_signal_handler(sign, stop.set)
+        # systemd signals all: then stdin ends in a moment too, and nobody is to leave before it is known that all do;
+        # a second signal is no hurry, since both that and its supervisor may ask
+        loop.add_signal_handler(sign, loop.call_later, MOMENT, stop.set)
     killer = await serve(settings, stop, _told, supervisor)
     return Exit.OK if killer is None else Exit.DEAD
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -91,7 +92,14 @@ def engine_of(
         max_overflow=0,
         pool_timeout=5,
     )
+    event.listen(engine.sync_engine, "checkout", _open)
     return engine.execution_options(isolation_level="AUTOCOMMIT") if autocommit else engine
+
+
+def _open(connection: Any, _record: object, _proxy: object) -> None:
+    """Lends no connection that has ended meanwhile, and then none that is as old."""
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError
 
 
 async def is_unreplicated(connection: AsyncConnection) -> bool:

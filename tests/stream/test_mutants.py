@@ -80,12 +80,15 @@ def resumed_late(patch: Patch) -> None:
     """A resumption is off by one revision."""
 
     class Late(subscription.Subscription):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            if self._late:
-                self._key = (self._key[0] + 1, 99)
-
         _late = False
+
+        async def _next(self) -> Sequence[Told]:
+            told = await super()._next()
+            rest = [each for each in told if each.revision > told[0].revision]
+            if not self._late or not rest:
+                return told
+            self._late = False
+            return rest
 
     def resume(*arguments: Any) -> subscription.Subscription:
         return Late(*arguments)
