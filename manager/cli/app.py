@@ -52,6 +52,7 @@ VERBS = {
     "bench": Verb("Put a small load on a manager, and tell how fast it was.", "run"),
     "doctor": Verb("Look for what is wrong with managers and their database.", "run"),
     "sql": Verb("Open psql on the record, as its reader.", "embedded", takes_command=True),
+    "backup": Verb("Take a backup of the database, and verify it.", "embedded"),
     "admin": Verb("Tell the database what only an operator can know.", "server"),
     "completion": Verb("Write the script that makes a shell complete verbs and ids.", "run"),
     "version": Verb("Tell which release this is.", "run"),

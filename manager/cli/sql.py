@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import typer
 
 from manager.cli.serve import fail, settings_of
 from manager.embedded import EmbeddedPostgresError, psql, published
+from manager.embedded.backup import without_password
 
 AUDITOR = "im_auditor"
 
@@ -43,18 +43,8 @@ def sql(
     """
     try:
         program = psql(settings_of().postgres_bin)
-        address, environment = unseen(url or published(data_dir, AUDITOR))
+        address, environment = without_password(url or published(data_dir, AUDITOR))
     except EmbeddedPostgresError as error:
         fail(str(error), "`imctl dev` starts one; --data-dir names another folder, --url another database")
     command = [str(program), address, *(arguments or [])]
     os.execve(program, command, {**os.environ, **environment})  # noqa: S606 - the user's own session
-
-
-def unseen(url: str) -> tuple[str, dict[str, str]]:
-    """The address without its password, which everybody on the machine could read in the command line."""
-    parts = urlsplit(url)
-    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
-    if not colon:
-        return url, {}
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}@{place}")), {"PGPASSWORD": unquote(password)}

@@ -1,8 +1,11 @@
 """What holds for every verb of the command line, whichever there will be."""
 
+import atexit
 import csv
 import io
 import json
+import shutil
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -68,6 +71,13 @@ async def a_measurement(scene: Scene) -> Sequence[str]:
     return [one]
 
 
+async def a_backup(scene: Scene) -> Sequence[str]:
+    """Each in a folder of its own, since two in a second have one name."""
+    folder = tempfile.mkdtemp(prefix="im-backup-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return [folder, "--dump", "--url", scene.database.admin]
+
+
 # what each verb is given, anew for each format
 GIVEN: dict[str, Arguments] = {
     "migrate": always(),
@@ -86,6 +96,7 @@ GIVEN: dict[str, Arguments] = {
     "metrics": a_measurement,
     "bench": always("--instances", "3", "--seconds", "0.1"),
     "doctor": always(),
+    "backup": a_backup,
     "admin": always("grace"),
     "version": always(),
 }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from manager.cli.sql import unseen
+from manager.embedded.backup import without_password
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from manager.cli.sql import unseen
 def test_a_password_goes_into_the_environment_and_out_of_the_command_line(
     given: str, shown: str, password: str | None
 ) -> None:
-    assert unseen(given) == (shown, {} if password is None else {"PGPASSWORD": password})
+    assert without_password(given) == (shown, {} if password is None else {"PGPASSWORD": password})

@@ -1,0 +1,118 @@
+"""Backups by PostgreSQL's own programs: taken beside the others, looked over, and only then called by their name."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from manager.embedded import binaries
+from manager.embedded.errors import EmbeddedPostgresError
+
+TAKEN = "%Y-%m-%dT%H-%M-%SZ"  # a name that sorts by time, and that every file system takes
+UNFINISHED = ".unfinished"
+MANIFEST, DUMP, ROLES = "backup_manifest", "database.dump", "roles.sql"
+
+
+class Kind(StrEnum):
+    """`base`: the whole server, for any moment since with an archive; `dump`: one database, for any server."""
+
+    BASE = "base"
+    DUMP = "dump"
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One that is whole. `size` in bytes."""
+
+    path: Path
+    kind: Kind
+    taken_at: datetime
+    size: int
+
+
+def take(url: str, folder: Path, kind: Kind, bin_dir: Path | None = None) -> Backup:
+    """Takes a backup of the server at the address, or of its database, into a new folder in `folder`; verified.
+
+    Base backups need a role that may replicate, dumps one that may read everything. Raises EmbeddedPostgresError with
+    what the program said.
+    """
+    name = datetime.now(UTC).strftime(TAKEN)
+    draft, final = folder / f"{name}{UNFINISHED}", folder / name
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if final.exists():
+            raise EmbeddedPostgresError(f"{final} is there already: take the next one a second later.")
+        draft.mkdir(mode=0o700)
+    except OSError as error:
+        raise EmbeddedPostgresError(f"Nothing can be kept in {folder}: {error.strerror}.") from None
+    address, environment = without_password(url)
+    try:
+        for program, *arguments in _commands(address, draft, kind):
+            _run([str(binaries.find(bin_dir).folder / program), *arguments], environment)
+        draft.rename(final)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return _read(final)
+
+
+def _commands(address: str, draft: Path, kind: Kind) -> Iterator[Sequence[str]]:
+    """Each is looked over by the program that would have to read it."""
+    if kind is Kind.BASE:
+        # with the changes that are made meanwhile, so that it can be started without an archive too
+        how = ("--checkpoint=fast", "--wal-method=stream", "--no-password")
+        yield "pg_basebackup", f"--dbname={address}", f"--pgdata={draft}", *how
+        yield "pg_verifybackup", "--quiet", str(draft)
+        return
+    roles = ("--roles-only", "--no-role-passwords", "--no-password")
+    yield "pg_dumpall", f"--dbname={address}", *roles, f"--file={draft / ROLES}"
+    yield "pg_dump", f"--dbname={address}", "--format=custom", "--no-password", f"--file={draft / DUMP}"
+    yield "pg_restore", f"--file={os.devnull}", str(draft / DUMP)
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
+            command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise EmbeddedPostgresError(f"There is no {command[0]}: apt-get install postgresql-client.") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+        why = next((line for line in said if "error:" in line), said[-1]).partition("error: ")
+        raise EmbeddedPostgresError(f"{Path(command[0]).name} failed: {why[2] or why[0]}")
+
+
+def listed(folder: Path) -> list[Backup]:
+    """The backups in a folder, the oldest first; whatever else is there is passed over."""
+    if not folder.is_dir():
+        return []
+    return [_read(each) for each in sorted(folder.iterdir()) if _is_backup(each)]
+
+
+def _is_backup(path: Path) -> bool:
+    try:
+        datetime.strptime(path.name, TAKEN).replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return (path / MANIFEST).exists() or (path / DUMP).exists()
+
+
+def _read(path: Path) -> Backup:
+    kind = Kind.BASE if (path / MANIFEST).exists() else Kind.DUMP
+    size = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    return Backup(path, kind, datetime.strptime(path.name, TAKEN).replace(tzinfo=UTC), size)
+
+
+def without_password(url: str) -> tuple[str, dict[str, str]]:
+    """An address as a command line may have it, which everybody on the machine can read; the password for beside it."""
+    parts = urlsplit(url)
+    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
+    if not colon:
+        return url, {}
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}@{place}")), {"PGPASSWORD": unquote(password)}
