@@ -52,6 +52,7 @@ PASSES = {
     "heartbeat.ORPHANED": {"heartbeat", "instance"},
     # the past of the whole fleet: of the living all, along their index, and of the dead those who lived then
     "past.LIVED": {"instance"},
+    "past.SOUGHT": {"instance"},
     "past.TOUCHED": {"instance"},
     **{f"metrics.FORGET[{name}]": {"instance"} for name in TABLE.values()},  # upkeep: latest values of the dead
 }
