@@ -17,7 +17,7 @@ from manager.domain.refusals import HistoryGone, InvalidRequest
 from manager.repository.driver import rows
 from manager.repository.instances import Known, facts, instance_of
 
-CHUNK = 1_000
+CHUNK = 1_001  # a page of 1,000 in one go, and whether there is more
 
 POINT = text("""
 select e.epoch, c.buried_revision as oldest,
