@@ -33,6 +33,11 @@ from events e join instances i on i.id = e.instance_id cross join generate_serie
 """
 
 
+def described(instance_id: str) -> InstanceDescription:
+    """One that may be silent for a day: what is measured is no fleet that dies."""
+    return InstanceDescription(instance_id=instance_id, instance_type=CHROME_BROWSER, timeout_ms=86_400_000)
+
+
 async def loop(until: float, call: Callable[[], Awaitable[object]], taken: list[float]) -> None:
     """Calls at its pace, until then; those that begin together do not stay together."""
     due = perf_counter() + random() * PACE
@@ -53,7 +58,7 @@ async def round_of(client: Client, ids: list[str], seconds: float) -> tuple[floa
         await client.try_.TryHealthCheck(InstanceRequest(instance_id=ids[next(places) % len(ids)]))
 
     async def add() -> None:
-        await client.try_.TryAddInstance(InstanceDescription(instance_id=new_id(), instance_type=CHROME_BROWSER))
+        await client.try_.TryAddInstance(described(str(new_id())))
 
     until = perf_counter() + seconds
     await asyncio.gather(
@@ -84,7 +89,7 @@ async def measured(url: str, auditor: str, rounds: int, seconds: float) -> list[
         async with Client((await started).addresses[0]) as client:
             ids = [str(new_id()) for _ in range(INSTANCES)]
             for each in ids:
-                await client.try_.TryAddInstance(InstanceDescription(instance_id=each, instance_type=CHROME_BROWSER))
+                await client.try_.TryAddInstance(described(each))
             await round_of(client, ids, seconds)
             for _ in range(rounds):
                 alone = await round_of(client, ids, seconds)
