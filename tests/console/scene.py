@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, expect
 
-from manager.pb import fleet_pb2
 from manager.pb import instance_manager_pb2 as pb
 from manager.presence import new_id
 from tests.wire.fleet import Fleet, debug_port
@@ -96,11 +95,7 @@ async def looking(browser: Browser, fleet: Fleet, size: tuple[int, int] = WIDE, 
 async def register(fleet: Fleet, instances: list[pb.InstanceDescription]) -> list[str]:
     """Registers many at once; their ids."""
     for start in range(0, len(instances), 1_000):
-        batch = fleet_pb2.AddInstancesRequest(instances=instances[start : start + 1_000])
-        async with asyncio.timeout(60):
-            # a machine that is busy with other things may take too long for a turn: then it is to be repeated
-            while not all(each.answer.value for each in (await fleet.caller.fleet.AddInstances(batch)).outcomes):
-                await asyncio.sleep(0.2)
+        await fleet.register(instances[start : start + 1_000])
     return [each.instance_id for each in instances]
 
 

@@ -6,7 +6,6 @@ from datetime import timedelta
 from time import monotonic
 
 from manager.pb import instance_manager_pb2 as pb
-from manager.pb.fleet_pb2 import AddInstancesRequest
 from manager.presence import new_id
 from manager.settings import Settings
 from tests.conftest import Database, serving
@@ -58,9 +57,7 @@ async def test_a_browser_is_given_the_fleet_and_then_what_changes(lone: Fleet) -
 async def test_a_large_fleet_comes_in_pages_after_a_glimpse_of_it(lone: Fleet) -> None:
     batch = [pb.InstanceDescription(instance_id=str(new_id()), instance_type=pb.VLLM) for _ in range(2_500)]
     for start in range(0, len(batch), 500):
-        part = AddInstancesRequest(instances=batch[start : start + 500])
-        while not all(each.answer.value for each in (await lone.caller.fleet.AddInstances(part)).outcomes):
-            await asyncio.sleep(0.1)  # nobody knows whether it happened: it may be repeated
+        await lone.register(batch[start : start + 500])
     async with live(lone.serving.http[0]) as frames:
         rows, came = await state(frames)
         assert len(rows) == 2_501
