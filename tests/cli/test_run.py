@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -147,8 +147,9 @@ async def test_the_command_dies_when_imctl_is_killed_by_force(standin: StandIn) 
         try:
             assert await gone(pids[:1])
         finally:
-            for pid in pids[1:]:  # what it had started lives on, as the help says
-                psutil.Process(pid).kill()
+            for pid in pids[1:]:  # what it had started lives on, as the help says, unless it has ended by itself
+                with suppress(psutil.NoSuchProcess):
+                    psutil.Process(pid).kill()
 
 
 @pytest.mark.parametrize(
