@@ -12,7 +12,7 @@ from manager.domain.filter import Filter
 from manager.domain.instance import Instance, InstanceId, Status
 from manager.repository.instances import instance_of
 
-CHUNK = 1_000
+CHUNK = 1_001  # a page of 1,000 in one go, and whether there is more
 
 # Each criterion that a filter gives narrows the page; ids first, their leases after, since pages must not join.
 CRITERIA = {

@@ -16,8 +16,7 @@ from manager.domain.past import Difference, Moment, Point
 from manager.domain.refusals import HistoryGone, InvalidRequest
 from manager.repository.driver import rows
 from manager.repository.instances import Known, facts, instance_of
-
-CHUNK = 1_001  # a page of 1,000 in one go, and whether there is more
+from manager.repository.listing import CHUNK
 
 POINT = text("""
 select e.epoch, c.buried_revision as oldest,

@@ -10,12 +10,9 @@ from uuid import UUID
 
 from manager.domain.calls import Kill, Link, Offer, Registration, Update
 from manager.domain.event import SEED, EventType
-from manager.domain.excerpt import NEWEST, PAGE_USUAL, Bookmark, Excerpt
-from manager.domain.excerpt import PAGE_LIMIT as EXCERPT_LIMIT
 from manager.domain.filter import PAGE_LIMIT, Cursor, Filter, ResumeToken
 from manager.domain.instance import RESERVED_LABEL, Cause, InstanceId, InstanceType, Service, ServiceType, Status
-from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample, Window
-from manager.domain.past import Moment, Step
+from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
 from manager.domain.refusals import InvalidRequest
 from manager.pb import fleet_pb2 as fleet_pb
 from manager.pb import instance_manager_pb2 as pb
@@ -145,7 +142,7 @@ def registration(message: pb.InstanceDescription, actor: str) -> Registration:
     return Registration(
         id=instance_id("instance_id", message.instance_id),
         type=member("instance_type", InstanceType, message.instance_type),
-        hostname=line("hostname", message.hostname, HOST_LENGTH),
+        hostname=host("hostname", message.hostname),
         labels=labels(message.labels),
         parent=optional_id("parent_id", message.parent_id),
         services=services(message.services),
@@ -164,7 +161,7 @@ def update(message: pb.InstanceDescription, actor: str) -> Update:
     return Update(
         id=instance_id("instance_id", message.instance_id),
         type=member("instance_type", InstanceType, message.instance_type),
-        hostname=line("hostname", message.hostname, HOST_LENGTH),
+        hostname=host("hostname", message.hostname),
         labels=labels(message.labels),
         timeout=timeout(message.timeout_ms),
         expected=message.updated_revision or None,
@@ -213,7 +210,8 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
-def _each(field: str, given: Iterable[T], decode: Callable[[str, T], V], limit: int = PAGE_LIMIT) -> tuple[V, ...]:
+def several(field: str, given: Iterable[T], decode: Callable[[str, T], V], limit: int = PAGE_LIMIT) -> tuple[V, ...]:
+    """Each of a repeated field, named by its place in it; `limit` of them at most."""
     items = list(given)
     if len(items) > limit:
         raise InvalidRequest(field, f"must be at most {limit}, and are {len(items)}")
@@ -223,13 +221,13 @@ def _each(field: str, given: Iterable[T], decode: Callable[[str, T], V], limit: 
 def wanted(message: FilterFields) -> Filter:
     """The criteria of a list or a subscription."""
     return Filter(
-        ids=_each("ids", message.ids, instance_id),
+        ids=several("ids", message.ids, instance_id),
         id_range=id_range(message.id_prefix) if message.id_prefix else None,
-        types=_each("types", message.types, lambda field, each: member(field, InstanceType, each)),
-        service_types=_each(
+        types=several("types", message.types, lambda field, each: member(field, InstanceType, each)),
+        service_types=several(
             "service_types", message.service_types, lambda field, each: member(field, ServiceType, each)
         ),
-        hostnames=_each("hostnames", message.hostnames, lambda field, each: line(field, each, HOST_LENGTH)),
+        hostnames=several("hostnames", message.hostnames, host),
         labels=_wanted_labels(message.labels),
         parent=optional_id("parent_id", message.parent_id),
         subtree_of=optional_id("subtree_of", message.subtree_of),
@@ -299,127 +297,24 @@ def resume_token(field: str, token: bytes) -> ResumeToken:
     return ResumeToken(UUID(bytes=epoch), *numbers)
 
 
+def host(field: str, value: str) -> str:
+    """A host's name, or none."""
+    return line(field, value, HOST_LENGTH)
+
+
 def event_types(message: pb.SubscribeRequest) -> frozenset[EventType]:
     """The kinds of event that a subscriber wants; the seed's where it names none.
 
     SYNCED and BOOKMARK are asked for by `send_initial_state` and `send_bookmarks`; naming them here adds nothing.
     """
     marks = (pb.SYNCED, pb.BOOKMARK)
-    named = _each("event_types", (each for each in message.event_types if each not in marks), _event_type)
+    named = several("event_types", (each for each in message.event_types if each not in marks), event_type)
     return frozenset(named) if message.event_types else SEED
 
 
-def _event_type(field: str, value: int) -> EventType:
+def event_type(field: str, value: int) -> EventType:
+    """A kind of event that there is."""
     return member(field, EventType, value)
-
-
-def moment_at(message: fleet_pb.InstancesAtRequest) -> Moment:
-    """Which moment GetInstancesAt asks about."""
-    match message.WhichOneof("moment"):
-        case "revision":
-            return Moment(_revision("revision", message.revision), None)
-        case "time_ms":
-            return Moment(None, moment("time_ms", message.time_ms), "time_ms")
-        case _:
-            raise InvalidRequest("revision", "must be given, or time_ms")
-
-
-DIFF_PAGE = 1_000
-DIFF_TOKEN = struct.Struct("!B16s16sqq")
-
-
-def moments(message: fleet_pb.DiffRequest) -> tuple[Moment, Moment]:
-    """Which two moments Diff asks about."""
-    match message.WhichOneof("from"):
-        case "from_revision":
-            first = Moment(_revision("from_revision", message.from_revision), None, "from_revision")
-        case "from_ms":
-            first = Moment(None, moment("from_ms", message.from_ms), "from_ms")
-        case _:
-            raise InvalidRequest("from_revision", "must be given, or from_ms")
-    match message.WhichOneof("to"):
-        case "to_revision":
-            return first, Moment(_revision("to_revision", message.to_revision), None, "to_revision")
-        case "to_ms":
-            return first, Moment(None, moment("to_ms", message.to_ms), "to_ms")
-        case _:
-            return first, Moment(None, None, "to_ms")
-
-
-def diff_page(message: fleet_pb.DiffRequest) -> tuple[int, Step | None]:
-    """The page size, and where the page goes on."""
-    if not 0 <= message.page_size <= PAGE_LIMIT:
-        raise InvalidRequest("page_size", f"must be 1 to {PAGE_LIMIT}, or 0 for {DIFF_PAGE}")
-    size = message.page_size or DIFF_PAGE
-    if not message.page_token:
-        return size, None
-    try:
-        version, epoch, after, first, last = DIFF_TOKEN.unpack(message.page_token)
-    except struct.error:
-        version = first = last = 0
-    if version != 1 or not 0 <= first <= last < NEWEST:
-        raise InvalidRequest("page_token", "must be the next_page_token of Diff")
-    return size, Step(UUID(bytes=epoch), InstanceId(UUID(bytes=after)), first, last)
-
-
-EXCERPT_TOKEN = struct.Struct("!B16sqi8s")
-
-
-def excerpt(message: fleet_pb.EventFilter) -> tuple[Excerpt, int, Bookmark | None]:
-    """The part of the history that ListEvents asks for, the page size, and where the page begins."""
-    if not 0 <= message.page_size <= EXCERPT_LIMIT:
-        raise InvalidRequest("page_size", f"must be 1 to {EXCERPT_LIMIT}, or 0 for {PAGE_USUAL}")
-    wanted = Excerpt(
-        ids=_each("ids", message.ids, instance_id),
-        types=_each("types", message.types, lambda field, each: member(field, InstanceType, each)),
-        kinds=_each("event_types", message.event_types, _event_type),
-        hostnames=_each("hostnames", message.hostnames, lambda field, each: line(field, each, HOST_LENGTH)),
-        subtree_of=optional_id("subtree_of", message.subtree_of),
-        first=_revision("from_revision", message.from_revision),
-        last=_revision("to_revision", message.to_revision) or NEWEST,
-        since=optional_moment("from_ms", message.from_ms),
-        until=optional_moment("to_ms", message.to_ms),
-        oldest_first=message.oldest_first,
-    )
-    return wanted, message.page_size or PAGE_USUAL, _bookmark(message.page_token, wanted)
-
-
-def _bookmark(token: bytes, wanted: Excerpt) -> Bookmark | None:
-    if not token:
-        return None
-    try:
-        version, epoch, revision, ordinal, digest = EXCERPT_TOKEN.unpack(token)
-    except struct.error:
-        version = 0
-    if version != 1 or not 0 <= revision <= NEWEST:
-        raise InvalidRequest("page_token", "must be the next_page_token of ListEvents")
-    if digest != wanted.digest:
-        raise InvalidRequest("page_token", "is of a list with another filter")
-    return Bookmark(UUID(bytes=epoch), revision, ordinal)
-
-
-def _revision(field: str, value: int) -> int:
-    if not 0 <= value < NEWEST:
-        raise InvalidRequest(field, "must be a revision, or 0")
-    return value
-
-
-def optional_moment(field: str, milliseconds: int) -> datetime | None:
-    """As `moment`; 0 for none."""
-    return moment(field, milliseconds) if milliseconds else None
-
-
-POINTS, POINTS_USUAL = 2_000, 300
-
-
-def window(message: fleet_pb.MetricsHistoryRequest) -> Window:
-    """How far GetMetricsHistory looks back, and how closely."""
-    if not 0 <= message.max_points <= POINTS:
-        raise InvalidRequest("max_points", f"must be 1 to {POINTS}, or 0 for {POINTS_USUAL}")
-    since, until = optional_moment("from_ms", message.from_ms), optional_moment("to_ms", message.to_ms)
-    if message.to_ms and message.from_ms >= message.to_ms:
-        raise InvalidRequest("to_ms", "must be later than from_ms")
-    return Window(since, until, message.max_points or POINTS_USUAL)
 
 
 def proxy_sample(message: pb.ProxyMetrics) -> ProxySample:

@@ -16,7 +16,8 @@ from manager.pb import fleet_pb2 as fleet_pb
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import stats_service_pb2 as stats_pb
 from manager.subscription import Update
-from manager.wire.decode import DIFF_TOKEN, EXCERPT_TOKEN, PAGE_TOKEN, RESUME_TOKEN
+from manager.wire.decode import PAGE_TOKEN, RESUME_TOKEN
+from manager.wire.moments import DIFF_TOKEN, EXCERPT_TOKEN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)

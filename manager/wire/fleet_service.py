@@ -20,7 +20,7 @@ from manager.repository.database import Readers
 from manager.repository.metrics_history import look_back
 from manager.samples import Samples
 from manager.turns import Turns
-from manager.wire import batches, decode, encode, past
+from manager.wire import batches, decode, encode, moments, past
 from manager.wire.bundle import Bundle
 from manager.wire.interceptors import NothingTaken
 from manager.wire.status import failure_of
@@ -100,7 +100,7 @@ class FleetService(grpc_pb.FleetServiceServicer):
         return pb.InstanceReport(instance=first, causes=causes, actor=actor, note=note)
 
     async def ListEvents(self, request: pb.EventFilter, context: Context) -> pb.EventList:
-        wanted, size, after = decode.excerpt(request)
+        wanted, size, after = moments.excerpt(request)
         async with self._readers.snapshot() as connection:
             page = await excerpt.read(connection, wanted, after, size)
         answer = pb.EventList(oldest_revision=page.oldest, revision=page.head)
@@ -117,7 +117,7 @@ class FleetService(grpc_pb.FleetServiceServicer):
         return answer
 
     async def GetMetricsHistory(self, request: pb.MetricsHistoryRequest, context: Context) -> pb.MetricsHistory:
-        wanted, window = decode.instance_id("instance_id", request.instance_id), decode.window(request)
+        wanted, window = decode.instance_id("instance_id", request.instance_id), moments.window(request)
         kind, field, encoded = KINDS[decode.member("kind", MetricsKind, request.kind)]
         async with self._readers.use() as connection:
             found = await look_back(connection, kind, wanted, window)

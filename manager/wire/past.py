@@ -10,13 +10,13 @@ from manager.pb import fleet_pb2 as pb
 from manager.pb.instance_manager_pb2 import InstanceList
 from manager.repository import past
 from manager.repository.database import Readers
-from manager.wire import decode, encode
+from manager.wire import decode, encode, moments
 from manager.wire.get_service import BYTES_LIMIT, fill
 
 
 async def instances_at(readers: Readers, request: pb.InstancesAtRequest) -> InstanceList:
     """The fleet at a moment, or a page of it."""
-    moment, wanted = decode.moment_at(request), decode.wanted(request)
+    moment, wanted = moments.moment_at(request), decode.wanted(request)
     size, cursor = decode.page(request, wanted)
     async with readers.snapshot() as connection:
         if cursor is None:
@@ -36,12 +36,12 @@ async def instances_at(readers: Readers, request: pb.InstancesAtRequest) -> Inst
 
 async def diff(readers: Readers, request: pb.DiffRequest) -> pb.InstanceDiff:
     """Who is different at one moment from what it was at an earlier one, or a page of them."""
-    moments, (size, step) = decode.moments(request), decode.diff_page(request)
+    both, (size, step) = moments.both(request), moments.diff_page(request)
     async with readers.snapshot() as connection:
         if step is None:
-            first, last = [await past.point(connection, each) for each in moments]
+            first, last = [await past.point(connection, each) for each in both]
             if first.revision > last.revision:
-                raise InvalidRequest(moments[1].field, "must not be before the moment that it is compared with")
+                raise InvalidRequest(both[1].field, "must not be before the moment that it is compared with")
         else:
             first, last = [await _again(connection, step.epoch, each) for each in (step.first, step.last)]
         answer = pb.InstanceDiff(from_revision=first.revision, to_revision=last.revision)
