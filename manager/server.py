@@ -19,6 +19,7 @@ from manager.domain.lease import Lease, leases
 from manager.domain.policy import Policy
 from manager.domain.preservation import Limits
 from manager.feed import Feed
+from manager.garbage import spare
 from manager.ids import new_id
 from manager.lane import Lane
 from manager.meters import Meters, Reading
@@ -76,6 +77,7 @@ async def serve(
     Who killed it, if somebody did. A worker shares its port with the others of its supervisor.
     Raises a Refusal where the database, its schema or the port is not to be had.
     """
+    spare()
     database = Database(settings.database_url, settings.read_connections)
     try:
         async with database.readers.use() as connection:

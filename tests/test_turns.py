@@ -90,7 +90,7 @@ async def test_a_connection_killed_between_turns_costs_one_unavailable_at_most(
 
 @asynccontextmanager
 async def cutting_at_commit(url: str) -> AsyncIterator[str]:
-    """The address of a wire to the server that is cut between a COMMIT and its answer, once."""
+    """The address of a wire to the server that is cut between a commit and its answer, once."""
     host, port = urlsplit(url).hostname, urlsplit(url).port
     to_cut = 1
 
@@ -106,7 +106,7 @@ async def cutting_at_commit(url: str) -> AsyncIterator[str]:
         cut = asyncio.Event()
         backwards = asyncio.create_task(back())
         while piece := await client.read(65536):
-            if b"COMMIT" in piece and to_cut:
+            if piece.endswith(b"commit\0") and to_cut:
                 to_cut -= 1
                 cut.set()
             to_server.write(piece)

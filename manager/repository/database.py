@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from manager.domain.refusals import Exhausted, Refusal, Unavailable
-from manager.repository.driver import Row
+from manager.repository.driver import Row, driver
 from manager.repository.hosts import CONNECT_TIMEOUT, Hosts
 from manager.repository.watchdog import Watchdog
 
@@ -77,12 +77,10 @@ async def connect(to: str | Hosts, *, name: str, **session: str) -> Connection:
     return connection
 
 
-def engine_of(
-    to: str | Hosts, *, name: str, connections: int = 1, autocommit: bool = False, **session: str
-) -> AsyncEngine:
-    """An engine over `connect`; `session` are PostgreSQL's settings beyond SESSION.
+def engine_of(to: str | Hosts, *, name: str, connections: int = 1, **session: str) -> AsyncEngine:
+    """An engine over `connect`, where each statement is its own transaction unless it is in one of ours.
 
-    With `autocommit` each statement is its own transaction.
+    `session` are PostgreSQL's settings beyond SESSION.
     """
     hosts = to if isinstance(to, Hosts) else Hosts(to)
     engine = create_async_engine(
@@ -93,7 +91,7 @@ def engine_of(
         pool_timeout=5,
     )
     event.listen(engine.sync_engine, "checkout", _open)
-    return engine.execution_options(isolation_level="AUTOCOMMIT") if autocommit else engine
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _open(connection: Any, _record: object, _proxy: object) -> None:
@@ -102,21 +100,34 @@ def _open(connection: Any, _record: object, _proxy: object) -> None:
         raise InvalidatePoolError
 
 
-async def is_unreplicated(connection: AsyncConnection) -> bool:
+@asynccontextmanager
+async def transaction(connection: AsyncConnection, first: str = "") -> AsyncIterator[None]:
+    """One transaction, begun in one trip with its `first` statement, which takes no values and gives no rows."""
+    bare = driver(connection)
+    try:
+        await bare.execute(f"begin; {first}")
+        yield
+        await bare.execute("commit")
+    except Exception as error:
+        if not (is_lost(error) or bare.is_closed()):  # else whoever holds the connection ends it
+            await bare.execute("rollback")
+        raise
+
+
+def is_unreplicated(connection: AsyncConnection) -> bool:
     """Whether its last commit was one that no synchronous standby has."""
-    bare: Any = (await connection.get_raw_connection()).driver_connection
+    bare = driver(connection)
     found, bare.unreplicated = bare.unreplicated, False
     return bool(found)
 
 
-async def is_left(connection: AsyncConnection, system: int, timeline: int) -> bool:
+def is_left(connection: AsyncConnection, system: int, timeline: int) -> bool:
     """Whether the server that a connection leads to, by its own word, is known to be the primary no more."""
-    bare: Any = (await connection.get_raw_connection()).driver_connection
-    return bool(bare.hosts.left(system, timeline))
+    return bool(driver(connection).hosts.left(system, timeline))
 
 
-async def _watched(watchdog: Watchdog | None, connection: AsyncConnection) -> AbstractContextManager[None]:
-    bare: Any = (await connection.get_raw_connection()).driver_connection
+def _watched(watchdog: Watchdog | None, connection: AsyncConnection) -> AbstractContextManager[None]:
+    bare = driver(connection)
     return watchdog.over(bare) if watchdog and bare.direct else nullcontext()
 
 
@@ -137,7 +148,7 @@ class Session:
             async with asyncio.timeout(PREPARED_WITHIN):
                 self._connection = await self._engine.connect()
         try:
-            with await _watched(self._watchdog, self._connection):
+            with _watched(self._watchdog, self._connection):
                 yield self._connection
         except BaseException as error:
             await self._recover(error)
@@ -175,7 +186,7 @@ class Readers:
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(PREPARED_WITHIN):
                 connection = await stack.enter_async_context(self._engine.connect())
-            stack.enter_context(await _watched(self._watchdog, connection))
+            stack.enter_context(_watched(self._watchdog, connection))
             try:
                 yield connection
             except DRIVERS as error:  # which SQLAlchemy has not seen, and would lend the connection again
@@ -204,11 +215,11 @@ class Database:
         self.watchdog = watchdog = Watchdog(hosts)
         # heartbeats and metrics may lose the last second; a change of the fleet may not, whatever the server's default
         self.turns = Session(engine_of(hosts, name="turns", synchronous_commit="on"), watchdog)
-        self.checks = Session(engine_of(hosts, name="checks", autocommit=True, synchronous_commit="off"), watchdog)
+        self.checks = Session(engine_of(hosts, name="checks", synchronous_commit="off"), watchdog)
         self.samples = Session(engine_of(hosts, name="samples", synchronous_commit="off"), watchdog)
-        self.lookups = Session(engine_of(hosts, name="lookups", autocommit=True), watchdog)
-        self.upkeep = Session(engine_of(hosts, name="upkeep", autocommit=True, enable_seqscan="on"), watchdog)
-        reads = engine_of(hosts, name="reads", autocommit=True, connections=read_connections)
+        self.lookups = Session(engine_of(hosts, name="lookups"), watchdog)
+        self.upkeep = Session(engine_of(hosts, name="upkeep", enable_seqscan="on"), watchdog)
+        reads = engine_of(hosts, name="reads", connections=read_connections)
         self.readers = Readers(reads, watchdog)
 
     async def close(self) -> None:

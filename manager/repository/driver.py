@@ -1,6 +1,6 @@
-"""Statements of the hot paths, run on asyncpg itself: SQLAlchemy's way to it takes three times the CPU of a statement.
+"""Transactions and the statements of the hot paths, run on asyncpg itself.
 
-The transaction stays SQLAlchemy's: one that is to be in it comes after its first statement, which begins it.
+SQLAlchemy's way to it takes three times the CPU of a statement, and begins a transaction by a trip of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ async def rows(
 ) -> Sequence[Row]:
     """All rows of a statement."""
     sql, names = _positional(statement)
-    return cast(Sequence[Row], await _driver(connection).fetch(sql, *[values[each] for each in names]))
+    return cast(Sequence[Row], await driver(connection).fetch(sql, *[values[each] for each in names]))
 
 
 async def row(connection: AsyncConnection, statement: TextClause, values: Mapping[str, Any] = NOTHING) -> Row:
@@ -42,13 +42,14 @@ async def row(connection: AsyncConnection, statement: TextClause, values: Mappin
 async def affected(connection: AsyncConnection, statement: TextClause, values: Mapping[str, Any]) -> int:
     """How many rows a statement wrote."""
     sql, names = _positional(statement)
-    status = await _driver(connection).execute(sql, *[values[each] for each in names])
+    status = await driver(connection).execute(sql, *[values[each] for each in names])
     return int(status.rpartition(" ")[2])
 
 
-def _driver(connection: AsyncConnection) -> asyncpg.Connection:
+def driver(connection: AsyncConnection) -> Any:
+    """asyncpg's connection below it."""
     pooled = cast(Any, connection.sync_connection).connection
-    return cast(asyncpg.Connection, pooled.driver_connection)
+    return pooled.driver_connection
 
 
 @cache

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.instance import InstanceId
 from manager.domain.metrics import GpuSample, LlmSample, ProxySample, Sample, SystemSample
-from manager.repository.driver import rows
+from manager.repository.database import transaction
+from manager.repository.driver import driver, rows
 
 S = TypeVar("S", ProxySample, SystemSample, GpuSample, LlmSample)
 
@@ -77,7 +78,7 @@ where latest_llm_metrics.at < excluded.at
 
 async def store(connection: AsyncConnection, samples: Sequence[Sample]) -> int:
     """Stores samples in their order of arrival, in one transaction; how many, those of the dead being left out."""
-    async with connection.begin():
+    async with transaction(connection):
         living = (await connection.execute(LIVING, {"ids": sorted({each.instance_id for each in samples})})).all()
         alive = {row.id for row in living}
         kept = [each for each in samples if each.instance_id in alive]
@@ -95,8 +96,7 @@ async def _store(connection: AsyncConnection, kind: type[Any], arrivals: Sequenc
         return
     names = [each.name for each in fields(kind)]
     values = attrgetter(*names)
-    raw: Any = (await connection.get_raw_connection()).driver_connection
-    await raw.copy_records_to_table(
+    await driver(connection).copy_records_to_table(
         TABLE[kind], columns=["at", *names], records=[(at, *values(each)) for at, each in arrivals]
     )
     # the last of each key alone: one statement may not touch a row twice

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from manager.domain.event import Event
 from manager.domain.grace import EPOCH_GRACE, MOST
 from manager.domain.refusals import Unavailable, Unreplicated
-from manager.repository.database import is_left, is_unreplicated
+from manager.repository.database import is_left, is_unreplicated, transaction
 from manager.repository.driver import row, rows
 from manager.repository.grace import forgive
 from manager.repository.state import encode, encode_service
@@ -49,7 +49,7 @@ class Turn:
         self.events.extend(events)
 
 
-LOCK = text("select pg_advisory_xact_lock(4711, 1)")
+LOCK = "select pg_advisory_xact_lock(4711, 1)"
 
 OPEN = text("""
 select clock_timestamp() as now, cast(random() * 2147483647 as integer) as nonce,
@@ -70,43 +70,45 @@ async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIter
     likewise, where this server was left behind by a promotion. Raises Unreplicated where it is committed here but on
     no synchronous standby: then nobody knows what a failover would keep.
     """
-    async with connection.begin():
-        await connection.execute(LOCK)
+    async with transaction(connection, LOCK):
         opened = await row(connection, OPEN)
-        if await is_left(connection, opened.system_identifier, opened.timeline):
+        if is_left(connection, opened.system_identifier, opened.timeline):
             raise Unavailable
         if not opened.known:
             raise UnknownHistoryError
         present = Turn(connection, opened.now, opened.nonce, opened.head)
         yield present
-        await _append(present)
-        if notify and present.head > opened.head:
-            await rows(connection, RING, {"head": str(present.head)})
-    if await is_unreplicated(connection):
+        if present.head > opened.head:
+            await _append(present, ring=notify)
+    if is_unreplicated(connection):
         raise Unreplicated
 
 
+# The events that the operations have not written themselves, and the doorbell: one trip for both.
 APPEND = text("""
-insert into event (revision, ordinal, type, instance_id, related_id, service, before, after,
-                   cause, root_cause, actor, note, nonce, at)
-select u.revision, u.ordinal, u.type, u.instance, u.related, cast(u.service as jsonb), cast(u.before as jsonb),
-       cast(u.after as jsonb), u.cause, u.root, u.actor, u.note, :nonce, :now
-from unnest(cast(:revisions as bigint[]), cast(:ordinals as integer[]), cast(:types as smallint[]),
-            cast(:instances as uuid[]), cast(:related as uuid[]), cast(:services as text[]), cast(:befores as text[]),
-            cast(:afters as text[]), cast(:causes as smallint[]), cast(:roots as uuid[]), cast(:actors as text[]),
-            cast(:notes as text[]))
-     u(revision, ordinal, type, instance, related, service, before, after, cause, root, actor, note)
+with appended as (
+    insert into event (revision, ordinal, type, instance_id, related_id, service, before, after,
+                       cause, root_cause, actor, note, nonce, at)
+    select u.revision, u.ordinal, u.type, u.instance, u.related, cast(u.service as jsonb), cast(u.before as jsonb),
+           cast(u.after as jsonb), u.cause, u.root, u.actor, u.note, :nonce, :now
+    from unnest(cast(:revisions as bigint[]), cast(:ordinals as integer[]), cast(:types as smallint[]),
+                cast(:instances as uuid[]), cast(:related as uuid[]), cast(:services as text[]),
+                cast(:befores as text[]), cast(:afters as text[]), cast(:causes as smallint[]),
+                cast(:roots as uuid[]), cast(:actors as text[]), cast(:notes as text[]))
+         u(revision, ordinal, type, instance, related, service, before, after, cause, root, actor, note)
+)
+select pg_notify('instance_manager', cast(:head as text)) where cast(:ring as boolean)
 """)
 
 
-async def _append(present: Turn) -> None:
+async def _append(present: Turn, *, ring: bool) -> None:
     events = present.events
-    if not events:
-        return
     await rows(
         present.connection,
         APPEND,
         {
+            "ring": ring,
+            "head": str(present.head),
             "nonce": present.nonce,
             "now": present.now,
             "revisions": [each.revision for each in events],
@@ -131,8 +133,6 @@ def _ordinals(events: Sequence[Event]) -> list[int]:
     return [next(numbers[each.revision]) for each in events]
 
 
-RING = text("select pg_notify('instance_manager', :head)")
-
 EPOCH = text("""
 insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
 select coalesce((select max(number) from history_epoch), 0) + 1, h.system_identifier, h.timeline, h.database_oid,
@@ -155,8 +155,7 @@ async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool =
     After a restore or a promotion nobody has been heard of for a while, and that is nobody's fault: so those who were
     alive at the last tick that this history has are forgiven.
     """
-    async with connection.begin():
-        await connection.execute(LOCK)
+    async with transaction(connection, LOCK):
         opened = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).one_or_none()
         if opened is not None and opened.number > 1:
             await forgive(connection, EPOCH_GRACE, MOST)
@@ -165,6 +164,5 @@ async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool =
 
 async def give_grace(connection: AsyncConnection, length: timedelta) -> datetime | None:
     """An operator's word that everybody deserves more time; until when, None where the hour's share is spent."""
-    async with connection.begin():
-        await connection.execute(LOCK)
+    async with transaction(connection, LOCK):
         return await forgive(connection, length, MOST)

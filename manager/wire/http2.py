@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import ngh2
@@ -55,8 +55,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio calls it."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream of bytes
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # of a stream of bytes; uvloop's is of no such class
         self.peer = address(transport.get_extra_info("peername"))
         self._connections.add(self)
         self._http2.initiate_connection(SETTINGS)

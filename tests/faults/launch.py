@@ -43,8 +43,8 @@ def before_commit() -> None:
     """All of the turn is done but COMMIT."""
     append = turn_module._append
 
-    async def appended(present: Turn) -> None:
-        await append(present)
+    async def appended(present: Turn, *, ring: bool) -> None:
+        await append(present, ring=ring)
         if present.events:
             die_if_armed()
 
@@ -118,9 +118,9 @@ def sequence() -> None:
     )
     append = turn_module._append
 
-    async def slow(present: Turn) -> None:
+    async def slow(present: Turn, *, ring: bool) -> None:
         await asyncio.sleep(0.01 * (os.getpid() % 3))
-        await append(present)
+        await append(present, ring=ring)
 
     turn_module._append = slow
 
@@ -151,7 +151,7 @@ def skipped_lock() -> None:
     ours = turns.turn  # type: ignore[attr-defined]
 
     def unlocked(*arguments: Any, **options: Any) -> Any:
-        turn_module.LOCK = text("select 1")
+        turn_module.LOCK = "select 1"
         return ours(*arguments, **options)
 
     vars(turns)["turn"] = unlocked

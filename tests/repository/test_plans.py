@@ -184,8 +184,6 @@ STATEMENTS = dict(statements())
 UNPLANNED = {
     "tick.NARROW",
     "tick.WIDE",
-    "turn.LOCK",
-    "turn.RING",
     "metrics.PREPARE",
     "metrics.DROP",
     "trim.COMPACT",

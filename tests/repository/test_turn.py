@@ -5,7 +5,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy.exc import InterfaceError
 
 from manager.domain.calls import Kill, Outcome, Registration, Tick
 from manager.domain.event import Event, EventType
@@ -163,7 +162,7 @@ async def test_a_frozen_manager_does_not_stop_the_others(fleet: Fleet, database:
         async with frozen.turns.use() as connection, turn(connection):
             await fleet.add()  # waits for longer than an idle transaction may last
 
-    with pytest.raises(InterfaceError, match="connection is closed") as lost:
+    with pytest.raises(asyncpg.InterfaceError, match="connection is closed") as lost:
         await freezing()
     assert is_lost(lost.value)
     assert await fleet.head() == 2
