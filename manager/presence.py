@@ -9,6 +9,7 @@ from functools import partial
 from uuid import uuid5
 
 from manager.checks import Checks
+from manager.domain.actor import Actor
 from manager.domain.calls import Kill, Outcome, Registration
 from manager.domain.instance import WORKER_LABEL, Cause, InstanceId, InstanceType
 from manager.domain.refusals import Refusal
@@ -63,7 +64,7 @@ class Presence:
         """Takes itself out of the fleet; where the database is away, its lease runs out instead."""
         try:
             async with asyncio.timeout(RETRY * 2):
-                await self.turns.submit(Kill(self._leaving(), "stopped", actor=f"manager {self.id}"))
+                await self.turns.submit(Kill(self._leaving(), "stopped", actor=Actor.manager(self.id)))
         except (Refusal, TimeoutError) as error:
             log.warning("could not take itself out of the fleet: %s", error)
 
@@ -94,7 +95,7 @@ class Presence:
             hostname=socket.gethostname()[:253],
             labels=labels,
             parent=parent,
-            actor=f"manager {self.id}",
+            actor=Actor.manager(self.id),
         )
 
     def _kept(self) -> list[InstanceId]:

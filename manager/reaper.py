@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Beat, Tick, Ticked
 from manager.domain.refusals import Refusal
 from manager.turns import Turns
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 async def reap(
     turns: Turns,
-    actor: str,
+    actor: Actor,
     interval: timedelta,
     patience: timedelta,
     served: Callable[[Ticked | None], None],

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from manager import __version__
 from manager.admission import Admission
 from manager.checks import Checks
+from manager.domain.actor import Actor
 from manager.domain.calls import Ticked
 from manager.domain.grace import Patience
 from manager.domain.instance import MANAGER_LABEL
@@ -129,7 +130,7 @@ async def _serve(
     async with asyncio.TaskGroup() as workers:
         for each in (*lanes, rooms.streams.feed, *((web,) if http else ())):
             workers.create_task(each.serve())
-        ticks = reap(rooms.turns, f"manager {presence.id}", settings.reaper_interval, settings.away_after, served)
+        ticks = reap(rooms.turns, Actor.manager(presence.id), settings.reaper_interval, settings.away_after, served)
         pulses = [workers.create_task(each) for each in (ticks, health.show(), *_pulses(settings, database, rooms))]
         try:
             started(Serving(tuple(addresses), str(presence.id), tuple(http)))

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from manager.checks import Checks
+from manager.domain.actor import Actor
 from manager.domain.calls import Call, Kill, Link, Offer, Outcome, Registration, Tick
 from manager.domain.grace import Patience
 from manager.domain.instance import Cause, InstanceId, InstanceType, Service, ServiceType
@@ -63,7 +64,7 @@ class Fleet:
         labels: Mapping[str, str] | None = None,
     ) -> InstanceId:
         """A new instance."""
-        call = Registration(new_id(), of, "host", labels or {}, parent, services, timeout, self.actor)
+        call = Registration(new_id(), of, "host", labels or {}, parent, services, timeout, Actor(self.actor))
         (outcome,) = await self.do(call)
         assert outcome.reason is None
         return call.id
@@ -72,7 +73,7 @@ class Fleet:
         """New instances, each but the first a child of the one before, from the root down; one turn."""
         ids = [new_id() for _ in range(length)]
         calls = [
-            Registration(each, InstanceType.CHROME_BROWSER, parent=parent, actor=self.actor)
+            Registration(each, InstanceType.CHROME_BROWSER, parent=parent, actor=Actor(self.actor))
             for each, parent in zip(ids, [None, *ids], strict=False)
         ]
         assert all(outcome.reason is None for outcome in await self.do(*calls))
@@ -80,15 +81,15 @@ class Fleet:
 
     async def kill(self, aim: InstanceId, note: str = "") -> Outcome:
         """Kills one, alone in its turn."""
-        return (await self.do(Kill(aim, note, self.actor)))[0]
+        return (await self.do(Kill(aim, note, Actor(self.actor))))[0]
 
     async def link(self, parent: InstanceId, child: InstanceId) -> Outcome:
         """Links two, alone in their turn."""
-        return (await self.do(Link(parent, child, self.actor)))[0]
+        return (await self.do(Link(parent, child, Actor(self.actor))))[0]
 
     async def offer(self, of: InstanceId, offered: Service) -> Outcome:
         """Adds a service, alone in its turn."""
-        return (await self.do(Offer(of, offered, self.actor)))[0]
+        return (await self.do(Offer(of, offered, Actor(self.actor))))[0]
 
     async def check(self, *ids: InstanceId) -> list[Outcome]:
         """What health checks that wait together are told."""
@@ -112,7 +113,7 @@ class Fleet:
     async def tick(self, *, since: float = 2, starting: bool = False) -> Outcome:
         """The reaper's pass, so many seconds after the one before it."""
         await self.ticked(since)
-        return (await self.do(Tick(self.actor, starting)))[0]
+        return (await self.do(Tick(Actor(self.actor), starting)))[0]
 
     async def rows(self, statement: str, *arguments: object) -> list[Any]:
         """Rows of a statement, as a superuser."""

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Kill, Link, Offer, Outcome, Reason, Registration, Tick, Update
 from manager.domain.grace import Patience
 from manager.domain.instance import Cause, InstanceId, InstanceType, Service
@@ -494,7 +495,7 @@ class FleetMachine(RuleBasedStateMachine):
         async def at_once() -> list[Outcome]:
             await world.managers[0].ticked(2)
             asked = [(1 - manager, Check(each)) for each in sorted(of)]
-            answers, _ = await asyncio.gather(world.ask(asked), world.managers[manager].do(Tick("a test")))
+            answers, _ = await asyncio.gather(world.ask(asked), world.managers[manager].do(Tick(Actor("a test"))))
             return answers
 
         answers = dict(zip(sorted(of), world.wait(at_once()), strict=True))

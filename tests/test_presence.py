@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Kill
 from manager.domain.instance import MANAGER_LABEL, WORKER_LABEL, InstanceId
 from manager.presence import Presence, Supervisor, new_id
@@ -43,7 +44,7 @@ async def test_a_manager_is_an_instance_with_its_release_as_a_label(fleet: Fleet
 
 async def test_a_killed_manager_learns_who_did_it_and_why(fleet: Fleet) -> None:
     async with keeping(fleet) as (presence, task):
-        await fleet.do(Kill(presence.id, "drain this host", "alice"))
+        await fleet.do(Kill(presence.id, "drain this host", Actor("alice")))
         async with asyncio.timeout(5):
             assert await task == "alice (drain this host)"
 
@@ -118,7 +119,7 @@ async def test_when_all_stop_the_first_worker_takes_all_out(fleet: Fleet) -> Non
 async def test_killing_the_supervisor_kills_every_worker_and_those_that_come_later(fleet: Fleet) -> None:
     whole = new_id()
     async with working(fleet, Supervisor(whole, 1), Supervisor(whole, 2)) as workers:
-        await fleet.do(Kill(whole, "move out", "alice"))
+        await fleet.do(Kill(whole, "move out", Actor("alice")))
         late = Presence(fleet.turns, fleet.checks, fleet.connections.readers, 0.01, {}, new_id(), Supervisor(whole, 3))
         async with asyncio.timeout(5):
             for _, task in workers:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from manager.domain.actor import Actor
 from manager.reaper import reap
 from tests.conftest import Database
 from tests.fleet import Fleet, fleet_of
@@ -22,7 +23,7 @@ async def test_a_tick_that_waits_for_long_is_heard_of_before_it_ends(fleet: Flee
     pulse = asyncio.create_task(
         reap(
             fleet.turns,
-            "a test",
+            Actor("a test"),
             timedelta(milliseconds=20),
             timedelta(milliseconds=200),
             lambda ticked: heard.append(ticked is not None),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
 
+from manager.domain.actor import NOBODY, Actor
 from manager.domain.grace import Why
 from manager.domain.instance import MANAGER_LABEL, InstanceId, InstanceType, Service
 from manager.domain.preservation import Group, Watch
@@ -61,7 +62,7 @@ class Registration:
     parent: InstanceId | None = None
     services: tuple[Service, ...] = ()
     timeout: timedelta | None = None
-    actor: str = ""
+    actor: Actor = NOBODY
 
     @property
     def is_manager(self) -> bool:
@@ -92,7 +93,7 @@ class Update:
     labels: Mapping[str, str] = field(default_factory=dict)
     timeout: timedelta | None = None
     expected: int | None = None
-    actor: str = ""
+    actor: Actor = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Offer:
 
     id: InstanceId
     service: Service
-    actor: str = ""
+    actor: Actor = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Link:
 
     parent: InstanceId
     child: InstanceId
-    actor: str = ""
+    actor: Actor = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Kill:
 
     id: InstanceId
     note: str = ""
-    actor: str = ""
+    actor: Actor = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Beat:
 class Tick:
     """The reaper's pass: stale to told, expired to dead. `starting`: the first of its process; else its last beat."""
 
-    actor: str
+    actor: Actor
     starting: bool = False
     last: Beat | None = None
 

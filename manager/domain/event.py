@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import IntEnum
 from uuid import UUID
 
+from manager.domain.actor import NOBODY, Actor
 from manager.domain.filter import ResumeToken
 from manager.domain.instance import Cause, Instance, InstanceId, Service
 
@@ -42,7 +43,7 @@ class Event:
     after: Instance | None
     related: InstanceId | None = None
     service: Service | None = None
-    actor: str = ""
+    actor: Actor = NOBODY
     cause: Cause | None = None
     root: InstanceId | None = None
     note: str = ""

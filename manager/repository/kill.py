@@ -92,7 +92,7 @@ async def slay(turn: Turn, aims: Sequence[Kill], cause: Cause) -> Mapping[Instan
         {
             "ids": list(revisions),
             "revisions": list(revisions.values()),
-            "actors": [each.actor for each in ordered],
+            "actors": [str(each.actor) for each in ordered],
             "notes": [each.note for each in ordered],
             "cause": int(cause),
             "now": turn.now,

@@ -7,6 +7,7 @@ from time import monotonic
 
 from sqlalchemy import text
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Beat, Kill, Tick, Ticked
 from manager.domain.event import Event, EventType
 from manager.domain.grace import NONE, Grace, Silence, Why, earned
@@ -108,7 +109,7 @@ END = text("update control set rate_tokens = :tokens, stretch = :stretch, judged
 
 
 async def _pass(
-    turn: Turn, actor: str, silence: Silence, control: Control, before: dict[Group, Watch], policy: Policy
+    turn: Turn, actor: Actor, silence: Silence, control: Control, before: dict[Group, Watch], policy: Policy
 ) -> tuple[Control, dict[Group, Watch]]:
     """What the pass leaves behind. The view that judges reads when it began, and the grace: so these come first."""
     await turn.connection.execute(WIDE)
@@ -183,7 +184,7 @@ where i.id = any(:ids) and i.died_revision is null and l.now > greatest(l.due_at
 """)
 
 
-async def _expire(turn: Turn, actor: str, roots: Sequence[InstanceId], policy: Policy) -> None:
+async def _expire(turn: Turn, actor: Actor, roots: Sequence[InstanceId], policy: Policy) -> None:
     held = (await turn.connection.execute(HOLD, {"ids": roots})).scalars().all()
     expired = (await turn.connection.execute(EXPIRED, {"ids": held, **_graces(policy)})).scalars().all()
     await slay(turn, [Kill(each, actor=actor) for each in expired], Cause.EXPIRED)
@@ -226,7 +227,7 @@ returning h.instance_id, h.told_stale
 """)
 
 
-async def _tell(turn: Turn, actor: str, changed: Sequence[InstanceId]) -> None:
+async def _tell(turn: Turn, actor: Actor, changed: Sequence[InstanceId]) -> None:
     """Each becomes stale, or recovers, by a change of its own."""
     held = (await turn.connection.execute(HOLD, {"ids": changed})).scalars().all()
     marked = (await turn.connection.execute(MARK, {"ids": held})).all()

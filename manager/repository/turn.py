@@ -121,7 +121,7 @@ async def _append(present: Turn, *, ring: bool) -> None:
             "afters": [each.after and encode(each.after) for each in events],
             "causes": [each.cause for each in events],
             "roots": [each.root for each in events],
-            "actors": [each.actor for each in events],
+            "actors": [str(each.actor) for each in events],
             "notes": [each.note for each in events],
         },
     )

@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Kill, Link, Offer, Registration, Update
 from manager.domain.event import SEED, EventType
 from manager.domain.filter import PAGE_LIMIT, Cursor, Filter, ResumeToken
@@ -136,7 +137,7 @@ def _ignored(message: pb.InstanceDescription) -> None:
         member("death_cause", Cause, message.death_cause)
 
 
-def registration(message: pb.InstanceDescription, actor: str) -> Registration:
+def registration(message: pb.InstanceDescription, actor: Actor) -> Registration:
     """TryAddInstance."""
     _ignored(message)
     return Registration(
@@ -151,7 +152,7 @@ def registration(message: pb.InstanceDescription, actor: str) -> Registration:
     )
 
 
-def update(message: pb.InstanceDescription, actor: str) -> Update:
+def update(message: pb.InstanceDescription, actor: Actor) -> Update:
     """TryUpdateInstance."""
     if message.updated_revision < 0:
         raise InvalidRequest("updated_revision", "must not be negative")
@@ -169,17 +170,17 @@ def update(message: pb.InstanceDescription, actor: str) -> Update:
     )
 
 
-def kill(message: pb.KillRequest, actor: str) -> Kill:
+def kill(message: pb.KillRequest, actor: Actor) -> Kill:
     """TryKillInstance."""
     return Kill(instance_id("instance_id", message.instance_id), line("note", message.note, TEXT_LENGTH), actor)
 
 
-def link(message: pb.AddChildRequest, actor: str) -> Link:
+def link(message: pb.AddChildRequest, actor: Actor) -> Link:
     """TryAddChild."""
     return Link(instance_id("parent_id", message.parent_id), instance_id("child_id", message.child_id), actor)
 
 
-def offer(message: pb.AddServiceRequest, actor: str) -> Offer:
+def offer(message: pb.AddServiceRequest, actor: Actor) -> Offer:
     """TryAddService."""
     of = instance_id("instance_id", message.instance_id)
     if not message.HasField("service"):

@@ -21,6 +21,7 @@ from manager.repository.metrics_history import look_back
 from manager.samples import Samples
 from manager.turns import Turns
 from manager.wire import batches, decode, encode, moments, past
+from manager.wire.actor import actor_of
 from manager.wire.bundle import Bundle
 from manager.wire.interceptors import NothingTaken
 from manager.wire.status import failure_of
@@ -58,13 +59,13 @@ class FleetService(grpc_pb.FleetServiceServicer):
             yield batches.checked(await batches.carried(ids, self._checks.submit_many))
 
     async def AddInstances(self, request: pb.AddInstancesRequest, context: Context) -> pb.Outcomes:
-        peer = context.peer()
-        calls = batches.read("instances", request.instances, lambda each: decode.registration(each, peer))
+        actor = actor_of(context)
+        calls = batches.read("instances", request.instances, lambda each: decode.registration(each, actor))
         return batches.outcomes(await batches.carried(calls, self._turns.submit_many))
 
     async def KillInstances(self, request: pb.KillInstancesRequest, context: Context) -> pb.Outcomes:
-        peer = context.peer()
-        calls = batches.read("kills", request.kills, lambda each: decode.kill(each, peer))
+        actor = actor_of(context)
+        calls = batches.read("kills", request.kills, lambda each: decode.kill(each, actor))
         return batches.outcomes(await batches.carried(calls, self._turns.submit_many))
 
     async def PostMetrics(self, request: pb.MetricsBatch, context: Context) -> pb.PostedMetrics:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Registration
 from manager.domain.instance import InstanceType, Service, ServiceType
 from manager.presence import new_id
@@ -17,7 +18,7 @@ def test_the_order_of_labels_and_services_does_not_matter() -> None:
 
 
 def test_who_asks_does_not_matter() -> None:
-    assert replace(ONE, actor="somebody else").digest == ONE.digest
+    assert replace(ONE, actor=Actor("somebody else")).digest == ONE.digest
 
 
 def test_everything_else_does() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Kill, Outcome, Reason, Registration, Update
 from manager.domain.instance import InstanceId, InstanceType
 from manager.domain.refusals import ChildOfManager
@@ -23,7 +24,8 @@ UNKNOWN_PARENT = Outcome.refused(Reason.UNKNOWN_PARENT)
 
 
 async def test_a_registration_is_stored_as_it_was_sent(fleet: Fleet) -> None:
-    call = Registration(new_id(), InstanceType.VLLM, "gpu-1", {"a": "b", "ü": ""}, None, (service(1),), 5 * S, "me")
+    labels = {"a": "b", "ü": ""}
+    call = Registration(new_id(), InstanceType.VLLM, "gpu-1", labels, None, (service(1),), 5 * S, Actor("me"))
     assert await fleet.do(call) == [Outcome.done(1)]
     (row,) = await fleet.rows('select *, labels = \'{"a": "b", "ü": ""}\' as labelled from instance')
     assert (row["id"], row["type"], row["hostname"], row["timeout"]) == (call.id, 5, "gpu-1", 5 * S)
@@ -58,7 +60,7 @@ async def test_a_registration_with_parent_and_services_is_one_revision(fleet: Fl
 async def test_a_repeat_is_true_with_the_first_revision_and_changes_nothing(fleet: Fleet, other: Fleet) -> None:
     call = browser()
     first = await fleet.do(call)
-    assert await other.do(call, replace(call, actor="somebody else")) == [*first, *first]
+    assert await other.do(call, replace(call, actor=Actor("somebody else"))) == [*first, *first]
     assert await fleet.head() == 1
 
 

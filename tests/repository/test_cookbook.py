@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Call, Kill, Link, Registration, Update
 from manager.domain.grace import Patience
 from manager.domain.instance import InstanceId, InstanceType, Service, ServiceType
@@ -96,7 +97,7 @@ def registered(
     name: str, of: InstanceType, host: str, parent: str = "", services: tuple[Service, ...] = ()
 ) -> Registration:
     return Registration(
-        named(name), of, host, {}, named(parent) if parent else None, services, actor="ann", timeout=1_000 * S
+        named(name), of, host, {}, named(parent) if parent else None, services, actor=Actor("ann"), timeout=1_000 * S
     )
 
 
@@ -114,18 +115,18 @@ async def happened(story: Afternoon) -> None:
     await story.at("16:02", registered("e1", VLLM, "gpu-1", services=(OPENAI,)), registered("b2", BACKEND, "host-b"))
     await story.at("16:03", registered("a1", PROXY, "host-b"))
     await story.at("16:04", *(registered(f"d{each}", WARM, "host-b") for each in (1, 2)))
-    await story.at("16:06", Update(named("d1"), CHROME, "host-b", timeout=1_000 * S, actor="ann"))
+    await story.at("16:06", Update(named("d1"), CHROME, "host-b", timeout=1_000 * S, actor=Actor("ann")))
     await story.falls_silent("16:10", "a1")
     await story.recovers("16:11", "a1")
     await story.falls_silent("16:12", "a1")
     await story.recovers("16:14", "a1")
-    await story.at("16:15", Link(named("b2"), named("e1"), "ann"))
+    await story.at("16:15", Link(named("b2"), named("e1"), Actor("ann")))
     await story.falls_silent("16:19", "d2")
-    await story.at("16:25", Kill(named("c4"), "leaks memory", "bob"))
-    await story.at("16:30", Kill(named("b1"), "rollout 7", "bob"))
+    await story.at("16:25", Kill(named("c4"), "leaks memory", Actor("bob")))
+    await story.at("16:30", Kill(named("b1"), "rollout 7", Actor("bob")))
     await story.expires("16:40", "d2")
     await story.at("16:45", registered("c6", CHROME, "host-a"))
-    await story.at("16:45:30", Kill(named("c6"), "", "ann"))
+    await story.at("16:45:30", Kill(named("c6"), "", Actor("ann")))
 
 
 SAMPLES: dict[str, list[tuple[Any, ...]]] = {

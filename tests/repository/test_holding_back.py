@@ -8,6 +8,7 @@ from time import monotonic
 
 import pytest
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Beat, Checked, Registration, Tick, Ticked
 from manager.domain.grace import EPOCH_GRACE, NONE, Why
 from manager.domain.instance import Cause, InstanceId, InstanceType, Status
@@ -153,7 +154,7 @@ async def test_a_manager_that_was_cut_off_gives_grace_though_others_ticked(fleet
     await fleet.silence(EXPIRED, one)
     await fleet.sql.execute("update control set ticked_at = clock_timestamp()")
     away = replace(last, at=last.at - 50 * S, clock=last.clock - 50)
-    (ticked,) = await fleet.do(Tick("a test", last=away))
+    (ticked,) = await fleet.do(Tick(Actor("a test"), last=away))
     assert isinstance(ticked, Ticked)
     assert ticked.why is Why.AWAY
     assert 59 * S < ticked.grace <= 60 * S
@@ -163,7 +164,7 @@ async def test_a_manager_that_was_cut_off_gives_grace_though_others_ticked(fleet
 
 async def test_a_tick_that_is_a_little_late_gives_none(fleet: Fleet) -> None:
     last = await beat(fleet)
-    (ticked,) = await fleet.do(Tick("a test", last=replace(last, at=last.at - 6 * S, clock=last.clock - 6)))
+    (ticked,) = await fleet.do(Tick(Actor("a test"), last=replace(last, at=last.at - 6 * S, clock=last.clock - 6)))
     assert isinstance(ticked, Ticked)
     assert ticked.grace == NONE
 
@@ -173,7 +174,7 @@ async def test_a_clock_that_was_set_forward_gives_grace(fleet: Fleet) -> None:
     last = await beat(fleet)
     await fleet.silence(50, one)
     await fleet.ticked(7)
-    (ticked,) = await fleet.do(Tick("a test", last=replace(last, at=last.at - 7 * S, clock=monotonic() - 2)))
+    (ticked,) = await fleet.do(Tick(Actor("a test"), last=replace(last, at=last.at - 7 * S, clock=monotonic() - 2)))
     assert isinstance(ticked, Ticked)
     assert ticked.why is Why.CLOCK
     assert await fleet.living() == set() if ticked.grace == NONE else {one}
@@ -284,6 +285,6 @@ async def test_ticks_of_several_managers_count_time_once(careful: Fleet, databas
     await careful.silence(EXPIRED)
     async with fleet_of(database, CAREFUL) as other:
         await careful.tick()
-        await asyncio.gather(*(each.do(Tick("a test")) for each in (careful, other) for _ in range(3)))
+        await asyncio.gather(*(each.do(Tick(Actor("a test"))) for each in (careful, other) for _ in range(3)))
     stopped: timedelta = await careful.value("select max(stopped) from reaper_group")
     assert stopped < 2 * S

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Call, Kill, Link, Offer, Registration, Update
 from manager.domain.filter import Filter
 from manager.domain.grace import Patience
@@ -94,14 +95,14 @@ class Story:
             self.ids.append(new_id())
             parent = self.some() if self.chance.random() < 0.5 and self.ids[:-1] else None
             offered = (service(self.chance.randrange(1, 100)),) if self.chance.random() < 0.3 else ()
-            return Registration(self.ids[-1], of, host, {"a": host}, parent, offered, actor="chance")
+            return Registration(self.ids[-1], of, host, {"a": host}, parent, offered, actor=Actor("chance"))
         if kind == "update":
-            return Update(self.some(), of, host, {"b": host}, actor="chance")
+            return Update(self.some(), of, host, {"b": host}, actor=Actor("chance"))
         if kind == "offer":
-            return Offer(self.some(), service(self.chance.randrange(1, 100)), "chance")
+            return Offer(self.some(), service(self.chance.randrange(1, 100)), Actor("chance"))
         if kind == "link":
-            return Link(self.some(), self.some(), "chance")
-        return Kill(self.some(), "chance", "chance")
+            return Link(self.some(), self.some(), Actor("chance"))
+        return Kill(self.some(), "chance", Actor("chance"))
 
     async def goes_on(self, turns: int) -> None:
         for _ in range(turns):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Registration, Tick
 from manager.domain.grace import Patience
 from manager.domain.instance import Cause, InstanceType
@@ -224,7 +225,7 @@ async def test_a_tick_just_made_by_a_neighbour_is_enough(fleet: Fleet, other: Fl
     await fleet.tick()
     silent = await fleet.add()
     await fleet.silence(EXPIRED, silent)
-    (skipped,) = await other.do(Tick("another"))
+    (skipped,) = await other.do(Tick(Actor("another")))
     assert skipped.reason is None
     assert await fleet.living() == {silent}
     await other.tick(since=2)
@@ -238,12 +239,12 @@ async def test_the_first_tick_of_a_process_is_never_skipped_and_gives_its_start_
         one = await fleet.add()
         await fleet.silence(EXPIRED, one)
         await fleet.sql.execute("update control set ticked_at = clock_timestamp() - interval '14.5 s'")
-        await fleet.do(Tick("the first", starting=True))
+        await fleet.do(Tick(Actor("the first"), starting=True))
         begun, until = await grace(fleet)
         assert 60 * S < until - begun < 80 * S, "the longer of the two"
         assert await fleet.living() == {one}
         await forget_grace(fleet)
-        await fleet.do(Tick("a neighbour", starting=True))
+        await fleet.do(Tick(Actor("a neighbour"), starting=True))
         begun, until = await grace(fleet)
         assert 20 * S <= until - begun < 22 * S
 
@@ -261,7 +262,7 @@ async def test_several_ticks_of_one_turn_are_one(fleet: Fleet) -> None:
     one = await fleet.add()
     await fleet.silence(STALE, one)
     await fleet.ticked(2)
-    first, second = await fleet.do(Tick("one"), Tick("two"))
+    first, second = await fleet.do(Tick(Actor("one")), Tick(Actor("two")))
     assert first == second
     assert await fleet.told("STALE") == [one]
 
@@ -272,7 +273,7 @@ async def test_a_health_check_that_holds_the_row_wins(fleet: Fleet, other: Fleet
     async with fleet.sql.transaction():
         await fleet.sql.execute("update heartbeat set last_seen = clock_timestamp() where instance_id = $1", held)
         await other.ticked(2)
-        await asyncio.wait_for(other.do(Tick("another")), timeout=3)
+        await asyncio.wait_for(other.do(Tick(Actor("another"))), timeout=3)
     assert await fleet.living() == {held}
     await fleet.tick()
     assert await fleet.living() == {held}
@@ -284,7 +285,7 @@ async def test_whoever_is_told_to_keep_running_does_not_expire_in_the_same_momen
         ids = [await fleet.add() for _ in range(8)]
         await fleet.silence(EXPIRED, *ids)
         await fleet.ticked(2)
-        answers, _ = await asyncio.gather(fleet.check(*ids), other.do(Tick("another")))
+        answers, _ = await asyncio.gather(fleet.check(*ids), other.do(Tick(Actor("another"))))
         kept = {each for each, answer in zip(ids, answers, strict=True) if answer.reason is None}
         assert await fleet.living() & set(ids) == kept
         await fleet.check(*kept)

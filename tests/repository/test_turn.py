@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Kill, Outcome, Registration, Tick
 from manager.domain.event import Event, EventType
 from manager.domain.instance import InstanceType
@@ -147,7 +148,7 @@ async def test_a_turn_rings_once_with_its_head(fleet: Fleet, other: Fleet) -> No
     await other.sql.add_listener("instance_manager", hear)
     ids = await fleet.chain(20)
     await fleet.check(*ids)
-    await fleet.do(*(Kill(each) for each in ids), Tick("a test"))
+    await fleet.do(*(Kill(each) for each in ids), Tick(Actor("a test")))
     await fleet.kill(ids[0])  # changes nothing more
     await fleet.tick()
     await other.value("select 1")

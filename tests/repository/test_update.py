@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+from manager.domain.actor import Actor
 from manager.domain.calls import Kill, Outcome, Reason, Registration, Update
 from manager.domain.instance import InstanceId, InstanceType
 from manager.presence import new_id
@@ -10,7 +11,7 @@ from tests.fleet import Fleet, S
 
 
 def to(of: InstanceId, hostname: str, expected: int | None = None) -> Update:
-    return Update(of, InstanceType.CHROME_BROWSER, hostname, {"team": hostname}, 20 * S, expected, "me")
+    return Update(of, InstanceType.CHROME_BROWSER, hostname, {"team": hostname}, 20 * S, expected, Actor("me"))
 
 
 async def test_hostname_labels_timeout_and_type_are_replaced_and_the_rest_stays(fleet: Fleet) -> None:

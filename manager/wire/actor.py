@@ -1,0 +1,17 @@
+"""Who calls: the one place that says it, for every transport."""
+
+from typing import Protocol
+
+from manager.domain.actor import Actor
+
+
+class Context(Protocol):
+    """As much of a call as says who makes it."""
+
+    def peer(self) -> str:
+        """The client's address, as gRPC writes it."""
+
+
+def actor_of(context: Context) -> Actor:
+    """Who makes this call. Made once a message, however many items it brings."""
+    return Actor(address=context.peer())
