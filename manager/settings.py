@@ -36,7 +36,10 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="", validation_alias=AliasChoices("IM_DATABASE_URL", "DATABASE_URL", "database_url"), repr=False
     )
-    postgres_bin: Path | None = None  # where PostgreSQL's binaries are, for the embedded server
+    # for the embedded server: where PostgreSQL's binaries are, where its log is archived, and how soon
+    postgres_bin: Path | None = None
+    archive: Path | None = None
+    archive_within: Seconds = Field(default=60 * S, ge=S, le=DAY)
     bind: tuple[str, ...] = ("[::]",)
     port: int = Field(default=50052, ge=0, le=65535)
     http: bool = True

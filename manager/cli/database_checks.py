@@ -18,6 +18,9 @@ DEAF = (0.1, 1.0)
 HELD = (60.0, 3600.0)
 FULL = (0.8, 0.95)
 UNNAMED = "name it by DATABASE_URL, or the folder of `imctl dev` by --data-dir"
+SEGMENT = 16 * 2**20  # bytes, unless the cluster was made with others
+BEHIND = (8 * SEGMENT, 64 * SEGMENT)
+UNARCHIVED = "look at PostgreSQL's log, and at the archive's disk: until it works, the log stays on the database's"
 SWEEPING = "end it: what died since cannot be swept, and tables grow"
 
 
@@ -36,7 +39,7 @@ async def look(data_dir: Path | None) -> list[Finding]:
         return [
             Finding("database", State.FAILED, f"it cannot be used: {error}", "look at its log, and at DATABASE_URL")
         ]
-    return [*found, *([disk(folder)] if folder else [])]
+    return [*found, *(disk(name, each) for name, each in _disks(folder).items())]
 
 
 def _published(data_dir: Path | None) -> tuple[str, Path | None]:
@@ -64,6 +67,7 @@ async def _look(url: str) -> list[Finding]:
             now = time()
             seen = await checkup.look(connection)
             held = await checkup.oldest(connection)
+            archiver = await checkup.archiver(connection)
     finally:
         await session.close()
     return [
@@ -72,6 +76,7 @@ async def _look(url: str) -> list[Finding]:
         clock("database clock", seen.now.timestamp() - (now + time()) / 2),
         connections(seen),
         snapshots(held, seen.hidden),
+        archive(archiver),
         doorbell(await checkup.echo(url)),
     ]
 
@@ -100,6 +105,19 @@ def snapshots(held: checkup.Held | None, hidden: int) -> Finding:
     return judged("snapshots", held.age.total_seconds(), HELD, f"{who}: for {words.span(held.age)}{unseen}", SWEEPING)
 
 
+def archive(seen: checkup.Archiver | None) -> Finding:
+    """Whether every moment could be restored."""
+    if seen is None:
+        return Finding("archive", State.SKIPPED, "nothing is archived", "see docs/operations.md, Back up")
+    waiting = "" if seen.waiting is None else f", {words.size(seen.waiting)} wait"
+    if seen.failing_at:
+        lately = f"last {words.ago(seen.archived_at)}" if seen.archived_at else "never"
+        return Finding("archive", State.FAILED, f"it fails ({lately}{waiting})", UNARCHIVED)
+    if seen.archived_at is None:
+        return Finding("archive", State.OK, "nothing yet")
+    return judged("archive", seen.waiting or 0, BEHIND, f"{words.ago(seen.archived_at)}{waiting}", UNARCHIVED)
+
+
 def doorbell(seconds: float | None) -> Finding:
     if seconds is None:
         return Finding(
@@ -108,7 +126,18 @@ def doorbell(seconds: float | None) -> Finding:
     return judged("doorbell", seconds, DEAF, f"{seconds * 1000:.1f} ms", "look at the load of the database")
 
 
-def disk(folder: Path) -> Finding:
+def _disks(folder: Path | None) -> dict[str, Path]:
+    """What `imctl dev` writes to, by the name of the check."""
+    if folder is None:
+        return {}
+    from manager.embedded.home import Home
+
+    kept = Home(folder.expanduser().resolve()).archive
+    return {"disk": folder, **({"archive disk": kept} if kept and kept.exists() else {})}
+
+
+def disk(name: str, folder: Path) -> Finding:
+    """The room that is left."""
     usage = shutil.disk_usage(folder)
     found = f"{words.size(usage.free)} of {words.size(usage.total)} free at {folder}"
-    return judged("disk", usage.used / usage.total, FULL, found, "make room: PostgreSQL stops when it is full")
+    return judged(name, usage.used / usage.total, FULL, found, "make room: PostgreSQL stops when it is full")

@@ -14,6 +14,7 @@ from manager.cli.demo import live
 from manager.cli.serve import STOPS, Bind, HttpPort, Port, banner, fail, run, say, settings_of
 from manager.client import Access, Client, ManagerError, RefusedError
 from manager.embedded import EmbeddedPostgresError, Postgres, start
+from manager.embedded.archive import NAME, Archive
 from manager.repository import migrations
 from manager.server import Serving
 from manager.settings import Settings
@@ -38,6 +39,14 @@ def dev(
     database_url: Annotated[
         str | None, typer.Option("--database-url", help="Use this server, and none of its own.", metavar="URL")
     ] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive",
+            help="Keep all that changes in this folder of backups, so that every moment can be restored.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Fill it with a small living fleet, as `imctl demo` does.")
     ] = False,
@@ -51,6 +60,7 @@ def dev(
       imctl dev
       imctl dev --demo
       imctl dev --ephemeral --port 0
+      imctl dev --archive /var/backups/fleet
     """
     choices: dict[str, Any] = {"bind": bind or ["[::1]", "127.0.0.1"], "port": port, "http_port": http_port}
     choices |= {"start_grace": GRACE, "outage_grace": GRACE}
@@ -60,7 +70,7 @@ def dev(
         return
     with ExitStack() as stack:
         try:
-            postgres = stack.enter_context(start(data_dir, ephemeral=ephemeral, bin_dir=settings_of().postgres_bin))
+            postgres = stack.enter_context(_start(data_dir, ephemeral, settings_of(archive=archive)))
         except EmbeddedPostgresError as error:
             fail(str(error))
         url = asyncio.run(_prepare(postgres))
@@ -74,6 +84,13 @@ def dev(
             company.come(serving)
 
         run(settings_of(**choices, database_url=url), started, lambda: company.stay(postgres))
+
+
+def _start(data_dir: Path | None, ephemeral: bool, settings: Settings) -> Postgres:
+    kept = None
+    if settings.archive:
+        kept = Archive(settings.archive.expanduser().absolute() / NAME, settings.archive_within)
+    return start(data_dir, ephemeral=ephemeral, bin_dir=settings.postgres_bin, archive=kept)
 
 
 def _on_own_server(settings: Settings, company: "Company") -> None:

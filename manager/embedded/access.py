@@ -31,6 +31,11 @@ def _as(role: str, password: str | None, address: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{role}:{password}@{parts.netloc.rpartition('@')[2]}"))
 
 
+def at_database(url: str, database: str) -> str:
+    """The same address with another database in it."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
 def psql(bin_dir: Path | None = None) -> Path:
     """The psql beside the server's binaries. Raises EmbeddedPostgresError where there is none."""
     program = binaries.find(bin_dir).folder / "psql"

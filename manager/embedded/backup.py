@@ -53,7 +53,7 @@ def take(url: str, folder: Path, kind: Kind, bin_dir: Path | None = None) -> Bac
     address, environment = without_password(url)
     try:
         for program, *arguments in _commands(address, draft, kind):
-            _run([str(binaries.find(bin_dir).folder / program), *arguments], environment)
+            run([str(binaries.find(bin_dir).folder / program), *arguments], environment)
         draft.rename(final)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -74,7 +74,8 @@ def _commands(address: str, draft: Path, kind: Kind) -> Iterator[Sequence[str]]:
     yield "pg_restore", f"--file={os.devnull}", str(draft / DUMP)
 
 
-def _run(command: Sequence[str], environment: dict[str, str]) -> None:
+def run(command: Sequence[str], environment: dict[str, str]) -> None:
+    """Runs one of PostgreSQL's programs to its end. Raises EmbeddedPostgresError with what it said."""
     try:
         done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
             command, env={**os.environ, **environment}, capture_output=True, text=True, check=False

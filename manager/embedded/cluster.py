@@ -6,6 +6,7 @@ from pathlib import Path
 from shlex import quote
 
 from manager.embedded.account import Account
+from manager.embedded.archive import Archive
 from manager.embedded.binaries import Binaries, debian
 from manager.embedded.errors import EmbeddedPostgresError
 from manager.embedded.home import Home
@@ -21,6 +22,7 @@ class Cluster:
     home: Home
     account: Account
     binaries: Binaries
+    archive: Archive | None = None
 
     @property
     def passwords(self) -> Passwords:

@@ -46,6 +46,20 @@ class Home:
         return self.folder / "address"
 
     @property
+    def archive(self) -> Path | None:
+        """Where its last start had the log archived, if anywhere."""
+        note = self.folder / "archive"
+        return Path(note.read_text().strip()) if note.exists() else None
+
+    def remember(self, archive: Path | None) -> None:
+        """Notes where the log is archived."""
+        note = self.folder / "archive"
+        if archive is None:
+            note.unlink(missing_ok=True)
+        else:
+            note.write_text(f"{archive}\n")
+
+    @property
     def binaries(self) -> Path:
         """Copies of binaries that the server's account cannot reach where they are."""
         return self.folder / "binaries"

@@ -1,5 +1,6 @@
 """A PostgreSQL of one's own: found, set up, started, and stopped with its launcher."""
 
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -12,11 +13,14 @@ import asyncpg
 
 from manager.embedded import binaries, cluster, home, leftovers, postmaster
 from manager.embedded.account import Account
+from manager.embedded.archive import Archive
 from manager.embedded.cluster import SUPERUSER, Cluster
 from manager.embedded.errors import EmbeddedPostgresError
 from manager.embedded.home import EPHEMERAL, Home
 from manager.embedded.lock import Lock
 from manager.embedded.passwords import write_private
+
+logger = logging.getLogger(__name__)
 
 
 class Postgres:
@@ -118,15 +122,23 @@ class Postgres:
 
 
 def start(
-    data_dir: Path | None = None, *, bin_dir: Path | None = None, ephemeral: bool = False, durable: bool = True
+    data_dir: Path | None = None,
+    *,
+    bin_dir: Path | None = None,
+    ephemeral: bool = False,
+    durable: bool = True,
+    archive: Archive | None = None,
 ) -> Postgres:
     """Start a server on 127.0.0.1, its data in `data_dir` or in the user's data folder; from the main thread only.
 
     `bin_dir` holds the binaries where they are not to be looked for; `ephemeral` takes a temporary folder that goes
-    with the server; without `durable` a crash may cost the data. Raises EmbeddedPostgresError.
+    with the server; without `durable` a crash may cost the data; into `archive` goes all that changes. Raises
+    EmbeddedPostgresError.
     """
     if ephemeral and data_dir:
         raise EmbeddedPostgresError("An ephemeral server has no data folder: leave out --ephemeral or --data-dir.")
+    if ephemeral and archive:
+        raise EmbeddedPostgresError("Of an ephemeral server nothing is kept: leave out --ephemeral or --archive.")
     with ExitStack() as undo:
         place = _temporary(undo) if ephemeral else Home((data_dir or home.default_folder()).expanduser().resolve())
         account = Account.for_data(place.data)
@@ -134,9 +146,14 @@ def start(
         lock = Lock(place.lock)
         undo.callback(lock.release)
         found = binaries.reachable(binaries.find(bin_dir), account, place.binaries)
-        present = Cluster(place, account, found)
+        present = Cluster(place, account, found, archive)
         cluster.ensure(present, durable=durable)
         leftovers.end_server(place.data)
+        if archive:
+            archive.prepare(account, place.data)
+        elif place.archive:
+            logger.warning("from now on %s has a gap: with --archive again, begin with a base backup", place.archive)
+        place.remember(archive.folder if archive else None)
         return Postgres(present, lock, undo, durable=durable)
 
 

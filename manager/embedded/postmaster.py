@@ -9,9 +9,13 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from manager.embedded.account import Account
+from manager.embedded.binaries import Binaries
 from manager.embedded.cluster import Cluster
 from manager.embedded.errors import EmbeddedPostgresError
 from manager.embedded.home import Home
@@ -71,16 +75,27 @@ def _attempt(cluster: Cluster, port: int, *, durable: bool) -> Postmaster | None
         if not _becomes_ready(process, cluster.home):
             return None
         undo.pop_all()
+        if cluster.archive:
+            # the checkpointer has gone to sleep amid the start, and heeds archive_timeout once it is woken
+            process.send_signal(signal.SIGHUP)
         return Postmaster(process, port)
 
 
 def _spawn(cluster: Cluster, port: int, *, durable: bool) -> subprocess.Popen[bytes]:
     data = cluster.home.data
-    settings = {**SETTINGS, **({} if durable else CARELESS), "port": str(port), "cluster_name": cluster_name(data)}
+    archiving = cluster.archive.settings if cluster.archive else {}
+    own = {"port": str(port), "cluster_name": cluster_name(data)}
+    settings = {**SETTINGS, **archiving, **({} if durable else CARELESS), **own}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    command: list[str | Path] = [*_ending_with_us(), cluster.binaries.postgres, "-D", data, *options]
     with cluster.home.log.open("ab") as log:
-        return cluster.account.spawn(command, log)
+        return spawn(cluster.account, cluster.binaries, data, options, log)
+
+
+def spawn(
+    account: Account, binaries: Binaries, data: Path, options: Sequence[str], log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start a postmaster on `data` as the account; from the main thread, with which it ends."""
+    return account.spawn([*_ending_with_us(), binaries.postgres, "-D", data, *options], log)
 
 
 @functools.cache

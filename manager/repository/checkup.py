@@ -34,6 +34,26 @@ with held as (
 select who, pid, clock_timestamp() - since as age from held order by since limit 1
 """)
 
+# A position is that of a segment in the log. What was archived last may be a timeline's history, which has none.
+ARCHIVER = text("""
+with s as (
+    select pg_size_bytes(current_setting('wal_segment_size')) as size, a.last_archived_time, a.last_failed_time,
+           case when a.last_archived_wal ~ '^[0-9A-F]{24}' then a.last_archived_wal end as last,
+           case when not pg_is_in_recovery() then pg_walfile_name(pg_current_wal_lsn()) end as present
+    from pg_stat_archiver a
+    where current_setting('archive_mode') <> 'off'
+), p as (
+    select s.*, cast(cast('x' || substr(present, 9, 8) as bit(32)) as bigint) * (4294967296 / size)
+              + cast(cast('x' || substr(present, 17, 8) as bit(32)) as bigint)
+              - cast(cast('x' || substr(last, 9, 8) as bit(32)) as bigint) * (4294967296 / size)
+              - cast(cast('x' || substr(last, 17, 8) as bit(32)) as bigint) as ahead
+    from s
+)
+select last_archived_time as archived_at, greatest(ahead - 1, 0) * size as waiting,
+       case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_time end as failing_at
+from p
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
@@ -67,6 +87,25 @@ async def oldest(connection: AsyncConnection) -> Held | None:
     """Who holds the oldest snapshot, as far as this role may see."""
     row = (await connection.execute(OLDEST)).one_or_none()
     return None if row is None else Held(**row._mapping)
+
+
+@dataclass(frozen=True, slots=True)
+class Archiver:
+    """How the log gets into the archive.
+
+    `waiting`: bytes that are finished and only on the database's own disk, None where nobody can say. `failing_at`:
+    when it last failed, where nothing was archived since.
+    """
+
+    archived_at: datetime | None
+    waiting: int | None
+    failing_at: datetime | None
+
+
+async def archiver(connection: AsyncConnection) -> Archiver | None:
+    """How archiving goes; None where nothing is archived."""
+    row = (await connection.execute(ARCHIVER)).one_or_none()
+    return None if row is None else Archiver(**row._mapping)
 
 
 async def echo(url: str) -> float | None:

@@ -1,6 +1,7 @@
 """`imctl dev`, and the verbs that a newcomer tries on it, as processes."""
 
 import asyncio
+import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -49,6 +50,30 @@ async def test_the_fleet_is_listed_described_killed_and_asked_in_sql(dev: Runnin
     ended = await dev.stop(signal.SIGCONT)  # it ends by itself: its own kill reached it
     assert ended.code == 0
     assert "(enough)" in ended.err
+
+
+@pytest.mark.timeout(400)
+async def test_an_archive_that_fails_is_told_by_the_doctor_until_it_works_again(folder: str) -> None:
+    kept = Path(folder).parent / "kept"
+    chosen = ("--data-dir", folder, "--port", "0", "--archive", str(kept))
+    async with started("dev", *chosen, IM_ARCHIVE_WITHIN="1") as running:
+
+        async def told(state: str) -> str:
+            """What the doctor finds, once it is that."""
+            async with asyncio.timeout(90):
+                while True:
+                    ended = await imctl("doctor", "--data-dir", folder, "-o", "json", IM_ADDRESS=running.address)
+                    found = {each["check"]: each for each in json.loads(ended.out)}
+                    assert found["archive disk"]["found"].endswith(str(kept / "wal"))
+                    if found["archive"]["state"] == state and found["archive"]["found"] != "nothing yet":
+                        return str(found["archive"]["found"])
+                    await asyncio.sleep(0.2)
+
+        assert "ago" in await told("ok")
+        (kept / "wal").chmod(0o500)
+        assert "it fails" in await told("failed")
+        (kept / "wal").chmod(0o700)
+        assert "ago" in await told("ok")
 
 
 async def test_an_id_that_never_was_is_not_found(dev: Running) -> None:

@@ -9,7 +9,7 @@ import pytest
 from manager.cli import database_checks
 from manager.cli.finding import State, judged
 from manager.cli.manager_checks import clock
-from manager.repository.checkup import Checkup, Held
+from manager.repository.checkup import Archiver, Checkup, Held
 from tests.cli.scene import Scene
 from tests.conftest import at
 from tests.processes import Ended, imctl
@@ -27,9 +27,10 @@ async def test_all_is_well_with_a_manager_and_its_database(scene: Scene) -> None
     told = found(ended)
     assert set(told) == {
         *("port", "manager", "protocol", "calls", "clock"),
-        *("database", "schema", "database clock", "connections", "snapshots", "doorbell"),
+        *("database", "schema", "database clock", "connections", "snapshots", "archive", "doorbell"),
     }
-    assert {each["state"] for each in told.values()} <= {"ok", "warning"}  # this machine may be slow
+    assert {each["state"] for each in told.values()} <= {"ok", "warning", "skipped"}  # this machine may be slow
+    assert told["archive"]["state"] == "skipped"  # the tests' server has none
     assert ended.code == 0
 
 
@@ -73,6 +74,26 @@ def test_a_long_snapshot_is_told_with_who_holds_it() -> None:
     assert "pg_dump, pid 7: for 2h" in told.found
     assert "pg_monitor" in told.found
     assert database_checks.snapshots(None, 0).state is State.OK
+
+
+NOW = datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("archiver", "state", "found"),
+    [
+        (None, State.SKIPPED, "nothing is archived"),
+        (Archiver(None, None, None), State.OK, "nothing yet"),
+        (Archiver(NOW, 0, None), State.OK, " ago, 0 B wait"),
+        (Archiver(NOW, 10 * 16 << 20, None), State.WARNING, "160.0 MiB wait"),
+        (Archiver(NOW, 100 * 16 << 20, None), State.FAILED, "1.6 GiB wait"),
+        (Archiver(NOW, 16 << 20, NOW), State.FAILED, " ago, 16.0 MiB wait)"),
+        (Archiver(None, None, NOW), State.FAILED, "it fails (never)"),
+    ],
+)
+def test_an_archive_that_fails_or_falls_behind_is_told(archiver: Archiver | None, state: State, found: str) -> None:
+    told = database_checks.archive(archiver)
+    assert (told.state, found in told.found) == (state, True), told
 
 
 def test_a_standby_a_crowd_and_a_dumb_doorbell_are_told() -> None:
