@@ -22,12 +22,15 @@ def doctor(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", envvar="IM_DATA_DIR", help="As given to `imctl dev`.", metavar="FOLDER")
     ] = None,
+    http_port: Annotated[
+        int, typer.Option("--http-port", envvar="IM_HTTP_PORT", help="As given to the managers.", min=1, max=65535)
+    ] = 50053,
 ) -> None:
     """Look at the managers, and at their database where DATABASE_URL or a running `imctl dev` say where it is.
 
-    It looks at ports, the version of the protocol, how fast calls are, clocks, the schema, connections, how long the
-    doorbell takes, who holds back the sweeping, and the disk; and changes nothing. The exit code is 1 when anything
-    failed.
+    It looks at ports, HTTP's too, the version of the protocol, how fast calls are, clocks, the schema, connections, how
+    long the doorbell takes, who holds back the sweeping, and the disk; and changes nothing. The exit code is 1 when
+    anything failed.
 
     \b
     Examples:
@@ -39,7 +42,7 @@ def doctor(
 
     async def looked() -> list[Finding]:
         async with spinning("looking", shown.quiet):
-            return [*await manager_checks.look(target), *await _database(data_dir)]
+            return [*await manager_checks.look(target, http_port), *await _database(data_dir)]
 
     found = asyncio.run(looked())
     printer.many(found)

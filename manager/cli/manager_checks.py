@@ -9,7 +9,7 @@ from manager.cli.exits import exit_of
 from manager.cli.finding import Finding, State, judged
 from manager.cli.messages import ADVICE_OF_EXIT
 from manager.client import Client, ManagerError
-from manager.client.address import address
+from manager.client.address import Address, address
 from manager.pb.fleet_pb2 import METRICS_KIND_SYSTEM, MetricsHistoryRequest
 from manager.pb.instance_manager_pb2 import INSTANCE_MANAGER, InstanceFilter
 from manager.pb.version import PROTO_VERSION
@@ -20,9 +20,10 @@ SLOW = (0.1, 1.0)
 SKEWED = (1.0, 10.0)
 
 
-async def look(target: Target) -> list[Finding]:
+async def look(target: Target, http_port: int) -> list[Finding]:
     """All that a client can find out."""
-    ports = await asyncio.gather(*map(_port, target.addresses))
+    hosts = dict.fromkeys(address(each).host for each in target.addresses)
+    ports = await asyncio.gather(*map(_port, target.addresses), *(_http(Address(each, http_port)) for each in hosts))
     try:
         async with Client(*target.addresses, deadline=PATIENCE, access=target.access) as client:
             return [*ports, *await _asked(client)]
@@ -44,6 +45,33 @@ async def _port(where: str) -> Finding:
     with suppress(OSError):
         await writer.wait_closed()
     return Finding("port", State.OK, f"{where} is open")
+
+
+async def _http(where: Address) -> Finding:
+    """Not failed without: a manager may serve gRPC alone."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            said = await _status(where)
+    except (TimeoutError, OSError) as error:
+        found = f"nobody answers at {where}: {getattr(error, 'strerror', '') or 'no answer in time'}"
+        return Finding("http", State.WARNING, found, "no console and no /metrics; another port is named by --http-port")
+    if said[:1] == ["HTTP/1.1"] and said[1:2] == ["200"]:
+        return Finding("http", State.OK, f"http://{where} answers")
+    found = f"http://{where} answers {' '.join(said)[:60] or 'nothing'}"
+    return Finding("http", State.WARNING, found, "is it a manager's port? another is named by --http-port")
+
+
+async def _status(where: Address) -> list[str]:
+    """The first line of what is said to who asks for the console, by its words."""
+    reader, writer = await asyncio.open_connection(where.host, where.port)
+    try:
+        writer.write(f"HEAD / HTTP/1.1\r\nhost: {where}\r\nconnection: close\r\n\r\n".encode())
+        await writer.drain()
+        return (await reader.read(200)).decode(errors="replace").partition("\r\n")[0].split()
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _asked(client: Client) -> list[Finding]:

@@ -1,7 +1,6 @@
 """How the contract's own things are shown: instances, changes, services."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from manager.cli import words
@@ -41,9 +40,12 @@ INSTANCES: Sheet[InstanceDescription] = Sheet(
 
 def part(column: Column[T], of: Callable[[S], T]) -> Column[S]:
     """The same column of things that have such a thing as a part."""
+    return Column(column.name, lambda row: column.value(of(row)), _text(column, of), column.wide, column.width)
+
+
+def _text(column: Column[T], of: Callable[[S], T]) -> Callable[[S], str] | None:
     text = column.text
-    words_of = None if text is None else lambda row: text(of(row))
-    return replace(column, value=lambda row: column.value(of(row)), text=words_of)  # type: ignore[arg-type, return-value]
+    return None if text is None else lambda row: text(of(row))
 
 
 REPORTS: Sheet[InstanceReport] = Sheet(
@@ -64,10 +66,11 @@ REPORTS: Sheet[InstanceReport] = Sheet(
 )
 
 # of the messages of a stream, which come here through a `Fleet`
-UNTOLD = ("resume_token", "end_of_revision", "timestamp")
+UNTOLD = ("resume_token", "end_of_revision")
 # the widths are those of the longest: an event may be the first of an endless list
 UPDATES: Sheet[InstanceUpdate] = Sheet(
     columns=(
+        Column("time", lambda told: moment(told.timestamp_ms), width=24),
         Column("revision", lambda told: told.revision, width=8),
         Column("event", lambda told: EventType.Name(told.event_type), width=13),
         Column("id", lambda told: told.instance_id, width=36),
@@ -80,7 +83,6 @@ UPDATES: Sheet[InstanceUpdate] = Sheet(
 )
 EVENTS: Sheet[Event] = Sheet(
     columns=(
-        Column("time", lambda told: moment(told.update.timestamp_ms)),
         *(part(each, lambda told: told.update) for each in UPDATES.columns),
         Column("note", lambda told: told.note or None),
         Column("actor", lambda told: told.actor, wide=True),

@@ -63,6 +63,7 @@ def told(change: Change) -> Iterator[InstanceUpdate]:
         instance_id=change.member.id,
         instance=described(change.member),
         revision=change.revision,
+        timestamp_ms=change.at_ms,
         **MORE_OF.get(kind, lambda _: {})(change),
     )
 

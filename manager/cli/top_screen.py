@@ -14,7 +14,6 @@ from manager.cli import words
 from manager.cli.document import moment
 from manager.cli.metrics import Sample, latest
 from manager.cli.screen import coloured
-from manager.cli.table import Value
 from manager.client import Client, Fleet, ManagerError, Member
 from manager.pb.instance_manager_pb2 import STATUS_HEALTHY, STATUS_STALE, VLLM, WARMPOOL_PROXY
 
@@ -50,7 +49,7 @@ class Row:
         return f"{self.member.id} {self.status} {kind} {self.member.hostname} {labels}".lower()
 
 
-ORDERS: tuple[tuple[str, Callable[[Row], Value]], ...] = (
+ORDERS: tuple[tuple[str, Callable[[Row], str | int]], ...] = (
     ("STATUS", lambda row: row.status),
     ("TYPE", lambda row: words.kind(row.member.instance_type)),
     ("HOSTNAME", lambda row: row.member.hostname),
@@ -120,7 +119,7 @@ class Top(App[None]):
         """The fleet as it is now."""
         rows = [Row(each, self._measured.get(each.id, ())) for each in self._fleet.instances(healthy=None)]
         found = [row for row in rows if self._wanted in row.text()]
-        found.sort(key=ORDERS[self._order][1], reverse=self._reversed)  # type: ignore[arg-type]
+        found.sort(key=ORDERS[self._order][1], reverse=self._reversed)
         self._in_sight = [row.member for row in found[:MOST]]
         self.query_one("#summary", Static).update(Text(self._summary(rows, found)))
         table = self.query_one(DataTable)

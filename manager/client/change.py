@@ -1,6 +1,10 @@
-"""What a `Fleet` tells. `member` is the instance after the change, `revision` the number of that change."""
+"""What a `Fleet` tells. `member` is the instance after the change, `revision` the number of that change.
 
-from dataclasses import dataclass
+`at_ms` is when it was made, by the database's clock; 0 where nobody told: of who was there at the beginning, and of
+what was found out after a gap. Two changes that differ in nothing else are equal.
+"""
+
+from dataclasses import dataclass, field
 
 from manager.client.member import Endpoint, Member
 from manager.pb.instance_manager_pb2 import Cause
@@ -12,6 +16,7 @@ class Added:
 
     member: Member
     revision: int
+    at_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,7 @@ class Removed:
     revision: int
     cause: Cause.ValueType
     root_cause_id: str
+    at_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class Updated:
     member: Member
     revision: int
     before: Member
+    at_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class BecameStale:
 
     member: Member
     revision: int
+    at_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Recovered:
 
     member: Member
     revision: int
+    at_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,7 @@ class ServiceAdded:
     member: Member
     revision: int
     endpoint: Endpoint
+    at_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,7 @@ class Linked:
     member: Member
     revision: int
     parent_id: str
+    at_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

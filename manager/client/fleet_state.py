@@ -91,34 +91,35 @@ def changes_of(members: Members, update: InstanceUpdate) -> Iterator[Change]:
     """Carries one event out on `members`; it may say what they show already, and then nothing changes."""
     present = members.get(update.instance_id)
     if update.event_type in (ADDED, RECOVERED):
-        yield from put(members, member_of(update.instance), update.revision)
+        yield from put(members, member_of(update.instance), update.revision, update.timestamp_ms)
     elif update.event_type == UPDATED:  # which says nothing of its health
         stale = present is not None and present.stale
-        yield from put(members, replace(member_of(update.instance), stale=stale), update.revision)
+        yield from put(members, replace(member_of(update.instance), stale=stale), update.revision, update.timestamp_ms)
     elif present is None:
         return
     elif update.event_type == REMOVED:
-        yield Removed(members.pop(present.id), update.revision, update.cause, update.root_cause_id)
+        gone = members.pop(present.id)
+        yield Removed(gone, update.revision, update.cause, update.root_cause_id, update.timestamp_ms)
     elif update.event_type == STALE:
-        yield from put(members, replace(present, stale=True), update.revision)
+        yield from put(members, replace(present, stale=True), update.revision, update.timestamp_ms)
     elif update.event_type == SERVICE_ADDED:
         yield from offer(members, present, update)
     elif update.event_type == PARENT_ADDED:
         yield from link(members, present, update)
 
 
-def put(members: Members, member: Member, revision: int) -> Iterator[Change]:
+def put(members: Members, member: Member, revision: int, at_ms: int = 0) -> Iterator[Change]:
     """The member is as given from now on: new, with other content, other health, both, or nothing of it."""
     present = members.get(member.id)
     members[member.id] = member
     if present is None:
-        yield Added(member, revision)
+        yield Added(member, revision, at_ms)
         return
     known = replace(member, stale=present.stale)
     if known != present:
-        yield Updated(known, revision, present)
+        yield Updated(known, revision, present, at_ms)
     if member.stale != present.stale:
-        yield BecameStale(member, revision) if member.stale else Recovered(member, revision)
+        yield BecameStale(member, revision, at_ms) if member.stale else Recovered(member, revision, at_ms)
 
 
 def offer(members: Members, present: Member, update: InstanceUpdate) -> Iterator[Change]:
@@ -126,11 +127,11 @@ def offer(members: Members, present: Member, update: InstanceUpdate) -> Iterator
     endpoint = endpoint_of(present.id, update.service)
     if endpoint not in present.services:
         members[present.id] = after = replace(present, services=(*present.services, endpoint))
-        yield ServiceAdded(after, update.revision, endpoint)
+        yield ServiceAdded(after, update.revision, endpoint, update.timestamp_ms)
 
 
 def link(members: Members, present: Member, update: InstanceUpdate) -> Iterator[Change]:
     """The parent, unless it came with the registration."""
     if present.parent_id != update.related_id:
         members[present.id] = after = replace(present, parent_id=update.related_id)
-        yield Linked(after, update.revision, update.related_id)
+        yield Linked(after, update.revision, update.related_id, update.timestamp_ms)

@@ -23,10 +23,12 @@ def found(ended: Ended) -> dict[str, dict[str, Any]]:
 
 
 async def test_all_is_well_with_a_manager_and_its_database(scene: Scene) -> None:
-    ended = await scene.imctl("doctor", "-o", "json", DATABASE_URL=scene.database.url)
+    http = scene.server.http[0].rpartition(":")[2]
+    ended = await scene.imctl("doctor", "-o", "json", DATABASE_URL=scene.database.url, IM_HTTP_PORT=http)
     told = found(ended)
+    assert told["http"]["found"].endswith(f":{http} answers")
     assert set(told) == {
-        *("port", "manager", "protocol", "calls", "clock"),
+        *("port", "http", "manager", "protocol", "calls", "clock"),
         *("database", "schema", "database clock", "connections", "snapshots", "archive", "doorbell"),
     }
     assert {each["state"] for each in told.values()} <= {"ok", "warning", "skipped"}  # this machine may be slow
@@ -41,6 +43,15 @@ async def test_a_manager_that_is_not_there_is_told_with_what_to_do() -> None:
     assert [told[each]["state"] for each in ("port", "manager", "database")] == ["failed"] * 3
     assert "nobody listens at 127.0.0.1:1" in told["port"]["found"]
     assert "imctl dev" in told["port"]["advice"]
+
+
+async def test_a_http_port_where_no_console_is_is_told(scene: Scene) -> None:
+    grpc = scene.address.rpartition(":")[2]
+    for port, words in (("1", "nobody answers at"), (grpc, "answers")):
+        told = found(await scene.imctl("doctor", "-o", "json", "--http-port", port, DATABASE_URL=scene.database.url))
+        assert told["http"]["state"] == "warning"
+        assert words in told["http"]["found"]
+        assert "--http-port" in told["http"]["advice"]
 
 
 async def test_a_database_without_the_schema_is_told(scene: Scene) -> None:

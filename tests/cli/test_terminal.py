@@ -1,8 +1,14 @@
 """What is drawn on a terminal, and what is asked there."""
 
+import asyncio
 import signal
+import sys
+from asyncio.subprocess import PIPE
+
+import pytest
 
 from manager.pb.instance_manager_pb2 import BROWSER_BACKEND
+from tests.cli.imctl import ROOT
 from tests.cli.scene import Scene
 from tests.cli.terminal import at_terminal
 
@@ -65,6 +71,44 @@ async def test_ctrl_c_at_a_question_is_130(scene: Scene) -> None:
         terminal.process.send_signal(signal.SIGINT)
         assert await terminal.ended() == 130
     assert (await scene.imctl("health", one)).code == 0
+
+
+IMPATIENT = """
+import asyncio, os, signal, sys
+from manager.cli.say import agreed, say
+
+class Impatient:
+    def write(self, words):
+        sys.__stderr__.write(words)
+        if sys.argv[1] in words:
+            os.kill(os.getpid(), signal.SIGINT)
+    def flush(self):
+        sys.__stderr__.flush()
+
+async def asking():
+    say("this kills 1 instance")
+    return agreed("Kill?")
+
+sys.stderr = Impatient()
+try:
+    asyncio.run(asking())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("words", ["this kills", "[y/N]"])
+async def test_ctrl_c_ends_a_question_also_at_the_moment_in_which_it_is_put(words: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", IMPATIENT, words, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=ROOT
+    )
+    try:
+        async with asyncio.timeout(20):  # nobody types anything
+            assert await process.wait() == 130
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 async def test_a_wait_says_so_after_a_second(scene: Scene) -> None:

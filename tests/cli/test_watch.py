@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import yaml
 
+from manager.cli.table import rfc3339
 from manager.pb.instance_manager_pb2 import VLLM
 from manager.settings import Settings
 from tests.cli.scene import SERVICE, Scene, scene_of
@@ -47,6 +48,7 @@ async def test_who_is_there_comes_first_and_then_every_change_as_an_object_a_lin
         one = await scene.add(services=[SERVICE])
         added = json.loads(await line(process))
         assert (added["event_type"], added["instance"]["instance_id"]) == ("ADDED", one)
+        assert (first["timestamp"], added["timestamp"]) == (None, added["instance"]["created_at"])
         child = await scene.add(one)
         await line(process)
         await scene.kill(one)
@@ -83,7 +85,9 @@ async def test_watch_tells_only_what_changes_from_now_on_in_every_format(scene: 
         assert any(each in said for each in ids)
         if form == "csv":
             (row,) = csv.reader(io.StringIO(said))
-            assert row[1:4] == ["ADDED", row[2], "VLLM"]
+            assert row[2:5] == ["ADDED", row[3], "VLLM"]
+            made = await scene.database.value("select created_at from instance where id = $1", row[3])
+            assert row[0] == rfc3339(made.replace(microsecond=made.microsecond // 1000 * 1000))
 
 
 async def test_it_goes_on_by_itself_when_the_manager_is_another(settings: Settings, database: Database) -> None:
