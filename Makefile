@@ -6,7 +6,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test check stream faults drill soak bench bench-full format proto console dictionary lock wheel clean
+.PHONY: help setup run test check stream faults drill soak bench bench-full format proto console dictionary lock audit sbom wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -23,6 +23,7 @@ setup: .venv/.ok ## only the set-up, into .venv
 check: .venv/.ok ## format, lint, types, layers, contract and schema, all current
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/bandit -q -r -c pyproject.toml manager migrations deploy
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
@@ -30,6 +31,7 @@ check: .venv/.ok ## format, lint, types, layers, contract and schema, all curren
 	$(BIN)/buf lint
 	$(BIN)/python proto/compatible.py
 	$(BIN)/python migrations/check.py
+	$(BIN)/python deploy/advisories.py
 
 stream: .venv/.ok ## break the stream for ten minutes, and 1,000 variants of a router's worst day
 	IM_STREAM_SECONDS=$${IM_STREAM_SECONDS:-600} $(BIN)/python -m pytest -q -s tests/stream/test_chaos.py
@@ -72,6 +74,12 @@ console: .venv/.ok ## bundle console/ into manager/console
 lock: $(UV) ## choose the newest versions that pyproject.toml admits
 	$(UV) pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --all-extras \
 	  --group dev --no-header --no-annotate pyproject.toml -o requirements.lock
+
+audit: .venv/.ok ## before a release: known vulnerabilities of what is locked; fails where nobody can be asked, too
+	$(BIN)/python deploy/advisories.py --strict
+
+sbom: .venv/.ok ## write the bill of materials, dist/sbom.cdx.json
+	$(BIN)/python deploy/sbom.py
 
 wheel: .venv/.ok ## build the wheel into dist/
 	rm -rf dist
