@@ -51,7 +51,7 @@ VERBS = {
     "demo": Verb("Fill a manager with a small living fleet.", "run"),
     "bench": Verb("Put a small load on a manager, and tell how fast it was.", "run"),
     "doctor": Verb("Look for what is wrong with managers and their database.", "run"),
-    "sql": Verb("Open psql on the record, as its reader.", "embedded", takes_command=True),
+    "sql": Verb("Ask the record in SQL, as its reader, or open psql on it.", "embedded", takes_command=True),
     "backup": Verb("Take a backup of the database, and verify it.", "embedded"),
     "admin": Verb("Tell the database what only an operator can know.", "server"),
     "completion": Verb("Write the script that makes a shell complete verbs and ids.", "run"),

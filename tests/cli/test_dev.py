@@ -101,6 +101,9 @@ async def test_data_is_kept_between_starts_and_a_second_start_names_the_first(fo
             "sql", "--data-dir", folder, "--", "-Atc", "select count(*) from events where event = 'ADDED'"
         )
         assert asked.out == "2\n"  # the two managers
+        query = "select event, count(*) as number from events group by 1"
+        told = await imctl("sql", "--data-dir", folder, "-c", query, "-o", "json")
+        assert {"event": "ADDED", "number": "2"} in json.loads(told.out)
         assert (await again.stop(signal.SIGTERM)).code == 0
 
 

@@ -19,6 +19,7 @@ from manager.cli.document import DURATIONS
 from manager.cli.output import Format
 from manager.pb import fleet_pb2, instance_manager_pb2, stats_service_pb2
 from tests.cli.scene import Scene
+from tests.conftest import PASSWORD, at
 from tests.processes import Ended, imctl
 
 # who has no -o, and why
@@ -26,7 +27,6 @@ WITHOUT_OUTPUT = {
     "dev": "serves until it is stopped",
     "serve": "serves until it is stopped",
     "run": "its stdout is its command's",
-    "sql": "is psql, with psql's formats: imctl sql -- --csv",
     "demo": "lives until it is stopped",
     "top": "is a screen for a person",
     "watch": "has them all, but never ends: test_watch.py",
@@ -71,6 +71,18 @@ async def a_measurement(scene: Scene) -> Sequence[str]:
     return [one]
 
 
+async def a_question(scene: Scene) -> Sequence[str]:
+    """Of numbers, times, spans, lists and objects, and of nothing."""
+    await scene.add()
+    await scene.database.run(f"alter role im_auditor login password '{PASSWORD}'")
+    query = """
+        select i.id, i.type, i.labels, i.timeout, i.parent_id, i.created_at, i.created_revision, t.depth, t.path,
+               m.rows, 0.5 as half
+        from instances i join trees t on t.id = i.id cross join (select sum(1::bigint) as rows from instances) m"""
+    url = at(scene.database.admin, database=scene.database.name, user="im_auditor", password=PASSWORD)
+    return ["-c", query, "--url", url]
+
+
 async def a_backup(scene: Scene) -> Sequence[str]:
     """Each in a folder of its own, since two in a second have one name."""
     folder = tempfile.mkdtemp(prefix="im-backup-")
@@ -96,6 +108,7 @@ GIVEN: dict[str, Arguments] = {
     "metrics": a_measurement,
     "bench": always("--instances", "3", "--seconds", "0.1"),
     "doctor": always(),
+    "sql": a_question,
     "backup": a_backup,
     "admin": always("grace"),
     "version": always(),
