@@ -209,7 +209,10 @@ def _readings(rooms: Rooms, subscribing: Subscribing) -> tuple[Reading, ...]:
 def _retention(settings: Settings) -> Retention:
     # the history speaks of the dead: their tombstones outlast it
     tombstones = max(settings.tombstone_retention, settings.history_retention)
-    return Retention(settings.metrics_retention, settings.history_retention, tombstones)
+    # and what is coarser takes over from what is finer
+    minutes = max(settings.minutes_retention, settings.metrics_retention)
+    hours = max(settings.hours_retention, minutes)
+    return Retention(settings.metrics_retention, settings.history_retention, tombstones, minutes, hours)
 
 
 class Health:

@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     sample_buffer: int = Field(default=100_000, ge=1)
     flush_interval: Seconds = Field(default=S / 2, ge=S / 100, le=S)
     metrics_retention: Seconds = Field(default=30 * DAY, ge=DAY, le=3650 * DAY)
+    minutes_retention: Seconds = Field(default=90 * DAY, ge=DAY, le=3650 * DAY)
+    hours_retention: Seconds = Field(default=400 * DAY, ge=DAY, le=3650 * DAY)
     history_retention: Seconds = Field(default=7 * DAY, ge=S, le=3650 * DAY)
     tombstone_retention: Seconds = Field(default=30 * DAY, ge=S, le=3650 * DAY)
     partitions_ahead: int = Field(default=7, ge=2, le=60)

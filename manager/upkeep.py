@@ -1,14 +1,14 @@
-"""Upkeep: partitions ahead of time, and gone what is past its retention or was left behind by the dead."""
+"""Upkeep: partitions ahead of time, samples rolled up, and gone what is past its retention or left by the dead."""
 
 import asyncio
 import logging
 from datetime import timedelta
 
-from manager.repository import trim
+from manager.repository import rollup, trim
 from manager.repository.database import Session, refusal_of, why
 from manager.repository.heartbeat import mend
 from manager.repository.host_stats import forget_silent
-from manager.repository.metrics import forget_dead, keep
+from manager.repository.metrics import drop_old, forget_dead, prepare
 from manager.repository.trim import Retention
 
 log = logging.getLogger(__name__)
@@ -20,8 +20,7 @@ BREATH = 0.05
 async def sweep(session: Session, days_ahead: int, retention: Retention) -> None:
     """One round. Each step is by itself, and repeating one does no harm."""
     async with session.use() as connection:
-        if dropped := await keep(connection, days_ahead, retention.metrics):
-            log.info("dropped metrics past their retention: %s", ", ".join(dropped))
+        await prepare(connection, days_ahead)
         await forget_silent(connection)
         await forget_dead(connection)
         if mended := await mend(connection):
@@ -29,6 +28,11 @@ async def sweep(session: Session, days_ahead: int, retention: Retention) -> None
         await trim.keep(connection, retention)
         while await trim.step(connection):
             await asyncio.sleep(BREATH)
+        # last, and the dropping after it: no sample goes that is not rolled up, and nothing else waits for either
+        while (rolled := await rollup.step(connection)).more:
+            await asyncio.sleep(BREATH if rolled.rows else 0)
+        if dropped := await drop_old(connection, retention.metrics):
+            log.info("dropped metrics past their retention: %s", ", ".join(dropped))
 
 
 async def keep_up(session: Session, days_ahead: int, retention: Retention, interval: timedelta) -> None:

@@ -99,6 +99,7 @@ class _Asked:
     kinds: Sequence[str]
     since: datetime | None
     points: int
+    subtree: bool
 
 
 def metrics(
@@ -114,19 +115,27 @@ def metrics(
     points: Annotated[
         int, typer.Option("--points", min=1, max=2000, help="With --since: at most so many of each kind.")
     ] = 60,
+    subtree: Annotated[
+        bool, typer.Option("--subtree", help="With --since: of all that were ever below it too, added up.")
+    ] = False,
 ) -> None:
     """Tell what an instance measured last; with --since also what it measured before, thinned out, dead or alive.
+
+    With --subtree too, what grows is counted from --since on.
 
     \b
     Examples:
       imctl metrics 7f3a
       imctl metrics 7f3a --since 1h --kind gpu -o csv > gpu.csv
+      imctl metrics 7f3a --since 30d --points 30 --subtree
     """
     printer = shown.of(SAMPLES)
     chosen = [each.lower() for each in kinds or KINDS]
     if not set(chosen) <= set(KINDS):
         raise typer.BadParameter(f"there are only {', '.join(KINDS)}", param_hint="--kind")
-    asked = _Asked(chosen, parse.moment(since) if since else None, points)
+    if subtree and not since:
+        raise typer.BadParameter("a subtree is told of a time: name its beginning by --since", param_hint="--subtree")
+    asked = _Asked(chosen, parse.moment(since) if since else None, points, subtree)
 
     async def told(client: Client) -> int:
         wanted = await identity.whole_one(client, instance_id, dead=True)
@@ -165,7 +174,7 @@ async def history(client: Client, instance_id: str, asked: _Asked) -> list[Sampl
     since = round(asked.since.timestamp() * 1000) if asked.since else 0
     for kind in asked.kinds:
         request = MetricsHistoryRequest(
-            instance_id=instance_id, kind=KINDS[kind], from_ms=since, max_points=asked.points
+            instance_id=instance_id, kind=KINDS[kind], from_ms=since, max_points=asked.points, subtree=asked.subtree
         )
         told: MetricsHistory = await client.fleet.GetMetricsHistory(request)
         found += [Sample(kind, each) for each in getattr(told, kind)]

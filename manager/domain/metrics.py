@@ -78,9 +78,11 @@ class MetricsKind(IntEnum):
 class Window:
     """Which samples to look back at: those that arrived from `since` on and before `until`, in so many buckets.
 
-    Without `until` it ends now, and without `since` it begins an hour before its end.
+    Without `until` it ends now, and without `since` it begins an hour before its end. `subtree`: those of all that were
+    ever below the instance too, added up.
     """
 
     since: datetime | None
     until: datetime | None
     points: int
+    subtree: bool = False

@@ -500,6 +500,7 @@ class MetricsHistoryRequest(_message.Message):
     FROM_MS_FIELD_NUMBER: _builtins.int
     TO_MS_FIELD_NUMBER: _builtins.int
     MAX_POINTS_FIELD_NUMBER: _builtins.int
+    SUBTREE_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     kind: Global___MetricsKind.ValueType
     from_ms: _builtins.int
@@ -508,6 +509,8 @@ class MetricsHistoryRequest(_message.Message):
     """Arrived before this time; 0: now."""
     max_points: _builtins.int
     """At most so many points, of each GPU by itself: 1 to 2,000; 0: 300."""
+    subtree: _builtins.bool
+    """Also of all that were ever below the instance, added up, living or dead."""
     def __init__(
         self,
         *,
@@ -516,10 +519,11 @@ class MetricsHistoryRequest(_message.Message):
         from_ms: _builtins.int = ...,
         to_ms: _builtins.int = ...,
         max_points: _builtins.int = ...,
+        subtree: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_ms", b"from_ms", "instance_id", b"instance_id", "kind", b"kind", "max_points", b"max_points", "to_ms", b"to_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_ms", b"from_ms", "instance_id", b"instance_id", "kind", b"kind", "max_points", b"max_points", "subtree", b"subtree", "to_ms", b"to_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,6 +534,11 @@ class MetricsHistory(_message.Message):
     """The range in as many equal buckets as points were asked for. Of each in which samples arrived there is one message,
     of the kind that was asked for, ordered by time: each field has its highest value in the bucket, so that no peak is
     lost, and `timestamp_ms` is when the last of its samples arrived, by the database's clock.
+    Where a bucket would be a minute or an hour long, or what is finer is past its retention, buckets are whole minutes or
+    hours, perhaps fewer than were asked for, and the range begins with one.
+    Of a subtree each message tells what all had together: memory, connections and use the mean of each minute (or hour)
+    added up, of GPUs the mean of use, and of these the highest; what only grows, how much it grew since `from_ms`, counted
+    anew after a new start. It is of all GPUs, with index 0, and `timestamp_ms` is the end of the last minute (or hour).
     """
 
     DESCRIPTOR: _descriptor.Descriptor

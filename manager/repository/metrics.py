@@ -155,9 +155,13 @@ DROP = text("select drop_old_metrics()")
 KEEP = text("update control set metrics_kept = :kept where metrics_kept <> :kept")
 
 
-async def keep(connection: AsyncConnection, days_ahead: int, retention: timedelta) -> list[str]:
-    """Makes the partitions of the coming days and drops those past the retention; the names of the dropped."""
+async def prepare(connection: AsyncConnection, days_ahead: int) -> None:
+    """Makes the partitions of the coming days."""
     await connection.execute(PREPARE, {"days": days_ahead})
+
+
+async def drop_old(connection: AsyncConnection, retention: timedelta) -> list[str]:
+    """Drops the partitions past the retention of the samples, the minutes and the hours; their names."""
     await connection.execute(KEEP, {"kept": retention})
     dropped: list[str] = []
     while name := (await connection.execute(DROP)).scalar():

@@ -3,6 +3,9 @@
 Numbers in `type`, `cause` and `status` columns are the proto's; the views for people give names instead.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from sqlalchemy import (
     REAL,
     BigInteger,
@@ -17,6 +20,7 @@ from sqlalchemy import (
     Interval,
     LargeBinary,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -221,6 +225,8 @@ control = Table(
     Column("stretch", Double, nullable=False, server_default=text("1")),
     Column("judged_for", Interval, nullable=False, server_default=text("interval '10 seconds'")),
     Column("buried_revision", BigInteger, nullable=False, server_default=text("0")),
+    Column("minutes_kept", Interval, nullable=False, server_default=text("interval '90 days'")),
+    Column("hours_kept", Interval, nullable=False, server_default=text("interval '400 days'")),
     PrimaryKeyConstraint("one", name="control_pkey"),
     _check("control_one_row", "one"),
     _check("control_grace_wholly", "num_nulls(grace_from, grace_until) in (0, 2)"),
@@ -246,7 +252,7 @@ reaper_group = Table(
 )
 
 
-def _amount(name: str) -> Column[int]:
+def _amount(name: str) -> Column[Any]:
     return Column(name, BigInteger, nullable=False)
 
 
@@ -255,7 +261,7 @@ SYSTEM = ("used_memory_bytes", "total_memory_bytes")
 LLM = ("request_count", "tokens_received", "tokens_sent")
 
 
-def _gpu() -> list[SchemaItem]:
+def _gpu() -> list[Column[Any]]:
     return [
         Column("gpu_index", SmallInteger, nullable=False),
         *map(_amount, SYSTEM),
@@ -263,7 +269,7 @@ def _gpu() -> list[SchemaItem]:
     ]
 
 
-def _history(name: str, values: list[SchemaItem]) -> Table:
+def _history(name: str, values: Sequence[SchemaItem]) -> Table:
     """Every sample, by day of arrival; no key, since nothing about a sample is unique."""
     return Table(
         name,
@@ -273,11 +279,39 @@ def _history(name: str, values: list[SchemaItem]) -> Table:
         _moment("measured_at"),
         *values,
         Index(f"{name}_of", "instance_id", "at"),
+        _arrival(name),
         postgresql_partition_by="RANGE (at)",
     )
 
 
-def _latest(name: str, values: list[SchemaItem], *key: str) -> Table:
+def _arrival(name: str) -> Index:
+    """What finds the last few minutes: rows come in the order of their time, so that the smallest index does."""
+    options = {"pages_per_range": 32, "autosummarize": "on"}
+    return Index(f"{name}_at", "at", postgresql_using="brin", postgresql_with=options)
+
+
+def _rolled(name: str, values: Callable[[], list[Column[Any]]], *sums: Column[Any], key: str = "") -> None:
+    """What the samples came to in each minute and each hour: the highest of each value, then the sums."""
+    for level in ("minutes", "hours"):
+        first, *others = values()
+        Table(
+            f"{name}_{level}",
+            metadata,
+            _moment("at"),
+            Column("instance_id", Uuid, nullable=False),
+            *([first] if key else []),
+            Column("samples", BigInteger, nullable=False),
+            _moment("last_at"),
+            *([] if key else [first]),
+            *others,
+            *(Column(each.name, each.type, nullable=False) for each in sums),
+            PrimaryKeyConstraint("instance_id", *([key] if key else []), "at", name=f"{name}_{level}_pkey"),
+            _arrival(f"{name}_{level}"),
+            postgresql_partition_by="RANGE (at)",
+        )
+
+
+def _latest(name: str, values: Sequence[SchemaItem], *key: str) -> Table:
     """The sample of each living instance that arrived last."""
     return Table(
         f"latest_{name}",
@@ -299,6 +333,30 @@ latest_system_metrics = _latest("system_metrics", [*map(_amount, SYSTEM)])
 latest_proxy_metrics = _latest("proxy_metrics", [*map(_amount, PROXY)])
 latest_gpu_metrics = _latest("gpu_metrics", _gpu(), "gpu_index")
 latest_llm_metrics = _latest("llm_metrics", [*map(_amount, LLM)])
+
+
+def _sum(name: str) -> Column[Any]:
+    """Of posted values, which added up are more than a bigint holds."""
+    return Column(name, Numeric, nullable=False)
+
+
+_rolled("system_metrics", lambda: [*map(_amount, SYSTEM)], _sum("used_memory_sum"))
+_rolled(
+    "proxy_metrics",
+    lambda: [*map(_amount, PROXY)],
+    *map(_sum, ("active_sum", "connections_grown", "sent_grown", "received_grown")),
+)
+_rolled("gpu_metrics", _gpu, _sum("used_memory_sum"), Column("utilization_sum", Double), key="gpu_index")
+_rolled("llm_metrics", lambda: [*map(_amount, LLM)], *map(_sum, ("requests_grown", "received_grown", "sent_grown")))
+
+metrics_rollup = Table(
+    "metrics_rollup",
+    metadata,
+    Column("name", Text, nullable=False),
+    # how far samples, or minutes, are rolled up into the table of that name; null: none yet
+    _moment("done_until", optional=True),
+    PrimaryKeyConstraint("name", name="metrics_rollup_pkey"),
+)
 
 host_stats = Table(
     "host_stats",

@@ -11,22 +11,29 @@ STEP = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long what is kept. Tombstones at least as long as the history, since it speaks of them."""
+    """How long what is kept. Tombstones at least as long as the history, since it speaks of them.
+
+    `metrics` is of the samples; what they came to in each minute and hour is kept at least as long.
+    """
 
     metrics: timedelta
     history: timedelta
     tombstones: timedelta
+    minutes: timedelta = timedelta(days=90)
+    hours: timedelta = timedelta(days=400)
 
 
 KEEP = text("""
-update control set history_kept = :history, tombstones_kept = :tombstones
-where (history_kept, tombstones_kept) <> (cast(:history as interval), cast(:tombstones as interval))
+update control set history_kept = :history, tombstones_kept = :tombstones, minutes_kept = :minutes, hours_kept = :hours
+where (history_kept, tombstones_kept, minutes_kept, hours_kept)
+    <> (cast(:history as interval), cast(:tombstones as interval), cast(:minutes as interval), cast(:hours as interval))
 """)
 
 
 async def keep(connection: AsyncConnection, retention: Retention) -> None:
     """Puts the retentions where the owner's functions look for them."""
-    await connection.execute(KEEP, {"history": retention.history, "tombstones": retention.tombstones})
+    kept = {name: getattr(retention, name) for name in ("history", "tombstones", "minutes", "hours")}
+    await connection.execute(KEEP, kept)
 
 
 COMPACT = text("select compact_history(:step)")

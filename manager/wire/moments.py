@@ -121,4 +121,4 @@ def window(message: fleet_pb.MetricsHistoryRequest) -> Window:
     since, until = optional_moment("from_ms", message.from_ms), optional_moment("to_ms", message.to_ms)
     if message.to_ms and message.from_ms >= message.to_ms:
         raise InvalidRequest("to_ms", "must be later than from_ms")
-    return Window(since, until, message.max_points or POINTS_USUAL)
+    return Window(since, until, message.max_points or POINTS_USUAL, message.subtree)

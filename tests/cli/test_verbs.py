@@ -277,6 +277,21 @@ async def test_metrics_are_the_last_of_each_kind_and_with_since_those_before(sce
     assert (wrong.code, "system, proxy, gpu, llm" in wrong.err) == (2, True)
 
 
+async def test_metrics_of_a_subtree_are_those_of_all_below_added_up(scene: Scene) -> None:
+    root = await scene.add()
+    below = [await scene.add(root), await scene.add(root)]
+    for one in below:
+        await scene.measure(one)
+    told, without = await scene.runs(
+        [
+            ["metrics", root, "--subtree", "--since", "5m", "--kind", "llm", "-o", "json"],
+            ["metrics", root, "--subtree"],
+        ]
+    )
+    assert [each["request_count"] for each in json.loads(told.out)][-1] == "14"
+    assert (without.code, "--since" in without.err) == (2, True)
+
+
 async def test_events_are_the_last_ones_in_their_order(scene: Scene) -> None:
     backend, first, _, tab = await family(scene)
     await scene.kill(first, "enough")

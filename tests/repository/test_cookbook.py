@@ -165,6 +165,23 @@ async def posted(fleet: Fleet) -> None:
                 moment = clock(time)
                 places = ", ".join(f"${number}" for number in range(1, len(values) + 4))
                 await fleet.sql.execute(f"insert into {into} values ({places})", moment, named(name), moment, *values)
+        await rolled_up(fleet, table)
+
+
+async def rolled_up(fleet: Fleet, table: str) -> None:
+    """What the managers would have made of the samples of that day, which began a week."""
+    for level, days, made in (("minutes", 7, "rolled"), ("hours", 28, "hourly")):
+        into = f"{table}_{level}"
+        await fleet.sql.execute(
+            f"create table {into}_20260302 partition of {into}"
+            f" for values from ('2026-03-02 00:00+00') to ('{DAY + timedelta(days=days)}')"
+        )
+        await fleet.sql.execute(
+            f"insert into {into} select * from {table}_{made}($1, $2)", DAY, DAY + timedelta(days=1)
+        )
+        await fleet.sql.execute(
+            "update metrics_rollup set done_until = $1 where name = $2", DAY + timedelta(days=1), into
+        )
 
 
 @pytest.fixture(scope="module")

@@ -205,3 +205,28 @@ async def test_more_points_than_a_message_should_carry_are_refused(fleet: Fleet)
     answer = await refusal(look_back(fleet, instance, fleet_pb2.METRICS_KIND_GPU, max_points=300))
     assert (answer.code, answer.retries) == (grpc.StatusCode.RESOURCE_EXHAUSTED, [])
     assert len((await look_back(fleet, instance, fleet_pb2.METRICS_KIND_GPU, max_points=20)).gpu) <= 2_000
+
+
+async def test_a_subtree_is_looked_back_at_as_one_by_the_minute_and_by_the_hour(fleet: Fleet) -> None:
+    root = await fleet.add()
+    child = await fleet.add(parent_id=root)
+    for instance in (root, child):
+        await stored(fleet, instance, 300)
+    await fleet.kill(child)
+    now = (await look_back(fleet, root)).to_ms
+    past = await look_back(fleet, root, from_ms=now - 600_000, to_ms=now, max_points=2_000, subtree=True)
+    assert {each.instance_id for each in past.system} == {root}
+    assert 5 <= len(past.system) <= 7
+    assert {each.total_memory_bytes for each in past.system} == {2_000_000}
+    ends = [each.timestamp_ms for each in past.system]
+    assert [each % 60_000 for each in ends[:-1]] == [0] * (len(ends) - 1)
+    assert ends[-1] <= past.to_ms == now
+    assert past.from_ms == (now - 600_000) // 60_000 * 60_000
+    alone = await look_back(fleet, child, from_ms=now - 600_000, to_ms=now, max_points=2_000, subtree=True)
+    assert [2 * each.used_memory_bytes for each in alone.system] == pytest.approx(
+        [each.used_memory_bytes for each in past.system], abs=1
+    )
+    day = await look_back(fleet, root, from_ms=now - 86_400_000, to_ms=now, max_points=24, subtree=True)
+    assert 1 <= len(day.system) <= 2
+    assert day.from_ms == (now - 86_400_000) // 3_600_000 * 3_600_000
+    assert (await look_back(fleet, root, from_ms=now - 600_000, subtree=False)).system[-1].used_memory_bytes == 300
