@@ -1,12 +1,13 @@
 """What a person is told, on stderr: stdout is for data."""
 
-import asyncio
-import select
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from socket import socket, socketpair
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # most verbs ask nothing, and what asks takes long to import
+    from socket import socket
 
 
 def say(what: str, then: str = "") -> None:
@@ -24,6 +25,8 @@ def say_more(line: str) -> None:
 
 def agreed(question: str) -> bool:
     """Whether the person at the terminal says yes. Ctrl-C raises KeyboardInterrupt, in a running loop too."""
+    import select
+
     with _interruptible() as interrupted:
         print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
         # a signal between a look at the pending ones and the read would not end the read; this it ends
@@ -32,12 +35,14 @@ def agreed(question: str) -> bool:
 
 
 @contextmanager
-def _interruptible() -> Iterator[socket]:
+def _interruptible() -> "Iterator[socket]":
     """Ctrl-C raises at once, and makes what is given readable.
 
     A running loop has a handler of its own, which only marks its task as cancelled: no wait for a line ends by that,
     neither by a Ctrl-C that comes now nor by one that came before.
     """
+    from socket import socketpair
+
     readable, written = socketpair()
     with readable, written:
         written.setblocking(False)
@@ -53,6 +58,8 @@ def _interruptible() -> Iterator[socket]:
 
 
 def _is_cancelled() -> bool:
+    import asyncio
+
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no loop runs

@@ -51,3 +51,11 @@ async def test_a_client_verb_runs_without_anything_heavy(scene: Scene, form: str
     )
     _, err = await process.communicate()
     assert heavy(err.decode()) == set()
+
+
+def test_what_asks_nobody_loads_nothing_that_could_ask() -> None:
+    """`version` and `--help` are what people meet first."""
+    for arguments in (["version"], ["--help"]):
+        code = RAN.replace("imctl(sys.argv[1:])", f"imctl({arguments})")
+        told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert not {"asyncio", "grpc", "google.protobuf", *HEAVY} & set(json.loads(told.stderr)), arguments
