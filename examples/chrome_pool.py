@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from manager.client import Client, Endpoint, Fleet, Instance, Member, Removed, new_id
+from manager.client import Access, Client, Endpoint, Fleet, Instance, Member, Removed, new_id
 from manager.pb.instance_manager_pb2 import (
     BROWSER_BACKEND,
     CHROME_BROWSER,
@@ -184,7 +184,7 @@ async def main(plan: Plan) -> None:
         instance_type=BROWSER_BACKEND, hostname=socket.gethostname(), timeout_ms=round(plan.timeout * 1000)
     )
     async with (
-        Client(plan.manager) as client,
+        Client(plan.manager, access=Access.of_environment()) as client,
         Instance(client, backend) as owner,
         Fleet(client, types=[WARMPOOL_CHROME_BROWSER], subtree_of=owner.id) as fleet,
     ):

@@ -6,7 +6,7 @@ Run it beside `imctl dev`: python examples/register.py [ADDRESS]
 import asyncio
 import sys
 
-from manager.client import Client, Instance
+from manager.client import Access, Client, Instance
 from manager.pb.instance_manager_pb2 import (
     BROWSER_BACKEND,
     CHROME_BROWSER,
@@ -21,7 +21,7 @@ from manager.pb.instance_manager_pb2 import (
 
 async def main(address: str) -> None:
     async with (
-        Client(address) as client,
+        Client(address, access=Access.of_environment()) as client,
         Instance(client, InstanceDescription(instance_type=BROWSER_BACKEND)) as backend,
     ):
         browser = InstanceDescription(

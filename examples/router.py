@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from manager.client import Client, Endpoint, Fleet
+from manager.client import Access, Client, Endpoint, Fleet
 from manager.pb.instance_manager_pb2 import VLLM_OPENAI_COMPATIBLE
 
 CONNECT_WITHIN = 5.0
@@ -182,7 +182,10 @@ async def main(options: argparse.Namespace) -> None:
     assert here is not None  # noqa: S101 - asyncio.run gives us one
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, here.cancel)
-    async with Client(options.manager) as client, routing(client, options.host, options.port) as (router, address):
+    async with (
+        Client(options.manager, access=Access.of_environment()) as client,
+        routing(client, options.host, options.port) as (router, address),
+    ):
         print(f"forwarding http://{address} to {len(router.endpoints)} endpoints", flush=True)
         async for change in router.fleet:
             print(f"{type(change).__name__}: {[each.address for each in router.endpoints]}", flush=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any, Protocol
 
-from manager import __version__
+from manager import __version__, safety
 from manager.admission import Admission
 from manager.checks import Checks
 from manager.domain.actor import Actor
@@ -22,12 +22,15 @@ from manager.domain.preservation import Limits
 from manager.feed import Feed
 from manager.garbage import spare
 from manager.ids import new_id
+from manager.keyring import Keyring
 from manager.lane import Lane
 from manager.meters import Meters, Reading
+from manager.minting import Minting
 from manager.pb.version import PROTO_VERSION
 from manager.presence import Presence, Supervisor
 from manager.reads import Reads
 from manager.reaper import reap
+from manager.repository import privileges
 from manager.repository.database import Database, Readers
 from manager.repository.doorbell import Doorbell
 from manager.repository.migrations import require
@@ -38,11 +41,13 @@ from manager.snapshots import Snapshots
 from manager.standing import Lately, Standing
 from manager.turns import Turns
 from manager.upkeep import keep_up
+from manager.wire.authority import Authority
 from manager.wire.http import Backstage, Site
 from manager.wire.interceptors import Gate
 from manager.wire.listener import Listener
 from manager.wire.services import Rooms, register
 from manager.wire.subscribing import Streams, Subscribing
+from manager.wire.tls import tls_of
 from manager.wire.web import Web
 
 log = logging.getLogger(__name__)
@@ -60,11 +65,21 @@ class Served(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Where a started server can be reached, by gRPC and by HTTP, and under which id it is part of the fleet."""
+    """Where a started server can be reached, by gRPC and by HTTP, and under which id it is part of the fleet.
+
+    `notice`: what whoever started it should know of its safety.
+    """
 
     addresses: tuple[str, ...]
     instance_id: str
     http: tuple[str, ...] = ()
+    tls: bool = False
+    notice: str = ""
+
+    @property
+    def pages(self) -> tuple[str, ...]:
+        """Where a browser finds the console."""
+        return tuple(f"{'https' if self.tls else 'http'}://{each}" for each in self.http)
 
 
 async def serve(
@@ -76,16 +91,25 @@ async def serve(
     """Serves until `stop` is set or the manager is killed as an instance, then drains and takes itself out.
 
     Who killed it, if somebody did. A worker shares its port with the others of its supervisor.
-    Raises a Refusal where the database, its schema or the port is not to be had.
+    Raises a Refusal where the database, its schema or the port is not to be had, or where it would not be safe.
     """
+    safety.require(settings)
     spare()
     database = Database(settings.database_url, settings.read_connections)
     try:
         async with database.readers.use() as connection:
             await require(connection, __version__)
+            if not settings.insecure_i_know:
+                await _require_no_more(connection, settings.database_url)
         return await _serve(settings, database, stop, started, supervisor)
     finally:
         await database.close()
+
+
+async def _require_no_more(connection: Any, url: str) -> None:
+    """Raises Unsafe where the database is not known to be the one, or its role may do more than a manager does."""
+    if found := await privileges.beyond(connection, url):
+        raise safety.Unsafe(found, choice=True)
 
 
 async def _serve(
@@ -101,10 +125,13 @@ async def _serve(
         measured.meter = meters.lane(name)
     await rooms.turns.recognize()
     subscribing = Subscribing(rooms.streams, meters.sent.inc)
-    meters.read(PROTO_VERSION, _readings(rooms, subscribing))
-    gate = Gate(settings.subscriber_patience, meters)
+    meters.read(PROTO_VERSION, _readings(settings, rooms, subscribing))
+    tls = tls_of(settings)
+    keyring = Keyring(rooms.readers, most=settings.tokens_known) if settings.auth else None
+    authority = Authority(keyring, certificates=bool(settings.tls_client_ca)) if keyring else None
+    gate = Gate(settings.subscriber_patience, meters, authority)
     register(gate, rooms, subscribing)
-    listener = Listener(gate, settings.transport, shared=supervisor is not None)
+    listener = Listener(gate, settings.transport, tls, shared=supervisor is not None)
     health, standing = Health(listener), _standing(settings, rooms, meters)
     stage = Backstage(
         handlers=gate.handlers,
@@ -117,11 +144,14 @@ async def _serve(
         names=settings.http_names,
         metrics_kept=settings.metrics_retention,
         grpc_port=lambda: listener.port,
+        authority=authority,
+        secure=tls is not None,
     )
-    web = Web(Site(stage).application(), settings.drain)
+    web = Web(Site(stage).application(), settings.drain, tls)
     http, addresses = await _listen(settings, web, listener)
     presence = _presence(settings, rooms, supervisor)
-    lanes: Sequence[Served] = (*_lanes(rooms).values(), rooms.samples)
+    asked = (each.lane for each in (keyring, rooms.minting) if each)
+    lanes: Sequence[Served] = (*_lanes(rooms).values(), rooms.samples, *asked)
 
     def served(ticked: Ticked | None) -> None:
         health.hear(ticked is not None)
@@ -131,9 +161,12 @@ async def _serve(
         for each in (*lanes, rooms.streams.feed, *((web,) if http else ())):
             workers.create_task(each.serve())
         ticks = reap(rooms.turns, Actor.manager(presence.id), settings.reaper_interval, settings.away_after, served)
-        pulses = [workers.create_task(each) for each in (ticks, health.show(), *_pulses(settings, database, rooms))]
+        known = (keyring.watch(),) if keyring else ()
+        beating = (ticks, health.show(), *known, *_pulses(settings, database, rooms))
+        pulses = [workers.create_task(each) for each in beating]
         try:
-            started(Serving(tuple(addresses), str(presence.id), tuple(http)))
+            notice = safety.notice(settings)
+            started(Serving(tuple(addresses), str(presence.id), tuple(http), tls is not None, notice))
             return await _until(stop, presence)
         finally:
             rooms.streams.feed.close()  # which ends the subscriptions: they would outlast any drain
@@ -185,7 +218,7 @@ def _lanes(rooms: Rooms) -> dict[str, Lane[Any, Any]]:
     return {"turns": rooms.turns.lane, "checks": rooms.checks.lane, "reads": rooms.reads.lane}
 
 
-def _readings(rooms: Rooms, subscribing: Subscribing) -> tuple[Reading, ...]:
+def _readings(settings: Settings, rooms: Rooms, subscribing: Subscribing) -> tuple[Reading, ...]:
     """What the rooms count by themselves."""
     turns, samples, feed = rooms.turns, rooms.samples, rooms.streams.feed
 
@@ -203,6 +236,7 @@ def _readings(rooms: Rooms, subscribing: Subscribing) -> tuple[Reading, ...]:
             "im_feed_revision", "the revision that was read last", lambda: feed.place.revision if feed.place else nan
         ),
         Reading("im_feed_age_seconds", "since when nobody knows whether there is more", lambda: feed.age),
+        Reading("im_unauthenticated", "whether nobody is asked who calls", lambda: not settings.auth),
     )
 
 
@@ -272,6 +306,7 @@ def _rooms(settings: Settings, database: Database) -> Rooms:
         samples=Samples(database.samples, buffer=settings.sample_buffer, interval=settings.flush_interval),
         readers=database.readers,
         streams=_streams(settings, database.readers),
+        minting=Minting(database.readers) if settings.auth else None,
     )
 
 

@@ -48,6 +48,14 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1, le=100)
     transport: Transport = Transport.GRPCIO
 
+    # who may call: `auth` asks everybody for a token or a certificate; `manager.safety` says where it may be left out
+    auth: bool = False
+    insecure_i_know: bool = False
+    tls_cert: Path | None = None  # PEM, with those between it and its authority
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None  # whose certificates clients must have
+    tokens_known: int = Field(default=100_000, ge=1)  # how many credentials are remembered between calls
+
     # leases: defaults for instances that name no timeout of their own
     timeout: Seconds = Field(default=30 * S, ge=S, le=DAY)
     grace: Seconds = Field(default=10 * S, ge=0 * S, le=DAY)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from datetime import timedelta
 
-from manager.repository import rollup, trim
+from manager.repository import rollup, tokens, trim
 from manager.repository.database import Session, refusal_of, why
 from manager.repository.heartbeat import mend
 from manager.repository.host_stats import forget_silent
@@ -28,6 +28,7 @@ async def sweep(session: Session, days_ahead: int, retention: Retention) -> None
         await trim.keep(connection, retention)
         while await trim.step(connection):
             await asyncio.sleep(BREATH)
+        await tokens.forget_buried(connection)
         # last, and the dropping after it: no sample goes that is not rolled up, and nothing else waits for either
         while (rolled := await rollup.step(connection)).more:
             await asyncio.sleep(BREATH if rolled.rows else 0)

@@ -54,6 +54,8 @@ VERBS = {
     "sql": Verb("Ask the record in SQL, as its reader, or open psql on it.", "embedded", takes_command=True),
     "backup": Verb("Take a backup of the database, and verify it.", "embedded"),
     "admin": Verb("Tell the database what only an operator can know.", "server"),
+    "token": Verb("Say who may call.", "server"),
+    "certs": Verb("Make a small authority of your own, and certificates.", "server"),
     "completion": Verb("Write the script that makes a shell complete verbs and ids.", "run"),
     "version": Verb("Tell which release this is.", "run"),
 }

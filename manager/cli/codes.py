@@ -19,6 +19,7 @@ class Exit(IntEnum):
     UNKNOWN = 11
     LOST = 12
     ORPHANED = 13
+    INSECURE = 78
     CANNOT_START = 126
     NO_COMMAND = 127
     INTERRUPTED = 130

@@ -43,6 +43,7 @@ class Connection:
         given = Place(
             address=environment.get("IM_ADDRESS", ""),
             token=environment.get("IM_TOKEN", ""),
+            token_file=environment.get("IM_TOKEN_FILE", ""),
             tls_ca=environment.get("IM_TLS_CA", ""),
             tls_cert=environment.get("IM_TLS_CERT", ""),
             tls_key=environment.get("IM_TLS_KEY", ""),
@@ -82,7 +83,9 @@ def target(context: str, places: list[Place]) -> Target:
 def _token(place: Place) -> str:
     token = place.token or (_content(place.token_file) or b"").decode(errors="replace").strip()
     if not token.isascii() or not token.isprintable() or not token:
-        raise typer.BadParameter("a token is one line of printable ASCII", param_hint="IM_TOKEN, token_file")
+        raise typer.BadParameter(
+            "a token is one line of printable ASCII", param_hint="IM_TOKEN, IM_TOKEN_FILE, token_file"
+        )
     return token
 
 
@@ -94,4 +97,6 @@ def _content(path: str) -> bytes | None:
 
 
 def _unreadable(path: str, error: OSError) -> NoReturn:
-    raise typer.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint="IM_TLS_*, token_file")
+    raise typer.BadParameter(
+        f"{path} cannot be read: {error.strerror}", param_hint="IM_TLS_*, IM_TOKEN_FILE, token_file"
+    )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from manager import safety
 from manager.cli.connection import Target
 from manager.cli.demo import live
 from manager.cli.serve import STOPS, Bind, HttpPort, Port, banner, fail, run, say, settings_of
@@ -95,6 +96,9 @@ def _start(data_dir: Path | None, ephemeral: bool, settings: Settings) -> Postgr
 
 def _on_own_server(settings: Settings, company: "Company") -> None:
     asyncio.run(migrations.upgrade(settings.database_url))
+    # whoever may migrate may do more than serve, and this is development; but from this machine alone
+    alone = all(map(safety.loopback, settings.bind))
+    settings = settings.model_copy(update={"insecure_i_know": settings.insecure_i_know or alone})
 
     def started(serving: Serving) -> None:
         _tell(serving, "your own server", "")
@@ -137,7 +141,7 @@ class Company:
 
 def _tell(serving: Serving, postgres: str, ask: str) -> None:
     say(
-        *banner(serving.instance_id, serving.addresses, serving.http),
+        *banner(serving.instance_id, serving.addresses, serving.pages, serving.notice),
         f"  PostgreSQL     {postgres}",
         *([f"  SQL            {ask}"] if ask else []),
         STOPS,

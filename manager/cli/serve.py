@@ -17,6 +17,7 @@ from manager.pb.version import PROTO_VERSION
 from manager.settings import Settings, Transport
 
 if TYPE_CHECKING:  # whoever serves imports it; a supervisor does not, and stays small
+    from manager.safety import Unsafe
     from manager.server import Serving
 
 T = TypeVar("T")
@@ -39,6 +40,11 @@ TransportOption = Annotated[
     Transport | None, typer.Option("--transport", help="What carries the calls; native is an extra, without TLS.")
 ]
 
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure-i-know", help="Serve though strangers may read and change everything. Never do it."),
+]
+
 
 def serve(
     bind: Bind = None,
@@ -46,25 +52,29 @@ def serve(
     http_port: HttpPort = None,
     workers: Workers = None,
     transport: TransportOption = None,
+    insecure: Insecure = False,
 ) -> None:
     """Serve on the database that DATABASE_URL names.
 
     The schema is never touched: `imctl migrate` brings it up to date first. Every setting is an environment
-    variable, listed in docs/settings.md.
+    variable, listed in docs/settings.md. Off the loopback it serves only with TLS and where everybody is asked who
+    calls (IM_TLS_CERT, IM_TLS_KEY, IM_AUTH=true), and only with the rights of im_server; otherwise it says what is
+    missing, and the exit code is 78.
 
     \b
     Examples:
-      DATABASE_URL=postgresql://im_server@db/instance_manager imctl serve
+      DATABASE_URL=postgresql://im_server@localhost/instance_manager imctl serve --bind 127.0.0.1
       imctl serve --bind 10.0.0.1 --workers 4
     """
-    settings = settings_of(bind=bind, port=port, http_port=http_port, workers=workers, transport=transport)
+    chosen = {"bind": bind, "port": port, "http_port": http_port, "workers": workers, "transport": transport}
+    settings = settings_of(**chosen, insecure_i_know=insecure or None)
     if not settings.database_url:
         fail("DATABASE_URL is not set", "name the database: DATABASE_URL=postgresql://im_server@host/instance_manager")
     if settings.workers > 1:
         from manager.cli.workers import supervise
 
         supervise(settings)
-    run(settings, lambda serving: say(*banner(serving.instance_id, serving.addresses, serving.http), STOPS))
+    run(settings, lambda told: say(*banner(told.instance_id, told.addresses, told.pages, told.notice), STOPS))
 
 
 def settings_of(**chosen: Any) -> Settings:
@@ -96,6 +106,7 @@ def log_as(who: str) -> None:
 def carried_out(work: Coroutine[Any, Any, T]) -> T:
     """What a server's work returns; exits with a line that says what to do where it is refused."""
     from manager.repository.database import refusal_of
+    from manager.safety import Unsafe
 
     try:
         return asyncio.run(work)
@@ -105,6 +116,8 @@ def carried_out(work: Coroutine[Any, Any, T]) -> T:
         refusal = refusal_of(error)
         if refusal is None:
             raise
+        if isinstance(error, Unsafe):
+            unsafe(error)
         fail(str(refusal) if isinstance(error, Refusal) else f"the database cannot be used: {error}")
 
 
@@ -146,25 +159,35 @@ def asked_to_stop(sign: signal.Signals) -> str:
     return f"{sign.name}: draining and stopping; once more to stop at once"
 
 
-def banner(instance_id: str, addresses: Sequence[str], http: Sequence[str] = ()) -> list[str]:
+def banner(instance_id: str, addresses: Sequence[str], pages: Sequence[str] = (), notice: str = "") -> list[str]:
     """What everybody wants to know of a server that has just started."""
     return [
         f"Instance Manager {__version__}, instance {instance_id}",
         f"  gRPC           {', '.join(addresses)}",
-        *([f"  console        {', '.join(f'http://{_reachable(each)}' for each in http)}"] if http else []),
+        *([f"  console        {', '.join(map(_reachable, pages))}"] if pages else []),
         f"  proto_version  {PROTO_VERSION}",
+        *([f"  {notice}"] if notice else []),
     ]
 
 
-def _reachable(address: str) -> str:
+def _reachable(page: str) -> str:
     """What a browser on this machine can open: every address is none."""
-    host, _, port = address.rpartition(":")
-    return f"localhost:{port}" if host in ("[::]", "0.0.0.0") else address  # noqa: S104 - it is compared
+    scheme, _, place = page.partition("://")
+    host, _, port = place.rpartition(":")
+    return f"{scheme}://localhost:{port}" if host in ("[::]", "0.0.0.0") else page  # noqa: S104 - it is compared
 
 
 def say(*lines: str) -> None:
     """Tells a person, on stderr: stdout is for data."""
     print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def unsafe(refusal: "Unsafe") -> NoReturn:
+    """A line for each thing that is missing, a line what may be done without; exit code 78."""
+    from manager.safety import CHOSEN
+
+    say(*(f"imctl: {each}" for each in refusal.sentences), *([f"       {CHOSEN}"] if refusal.choice else []))
+    raise typer.Exit(Exit.INSECURE)
 
 
 def fail(what: str, then: str = "") -> NoReturn:

@@ -159,8 +159,13 @@ def announce(plan: Plan, instance: Instance, running: command.Command) -> None:
 
 
 def environment(plan: Plan, instance: Instance) -> dict[str, str]:
-    """Ours, and what makes an `imctl run` inside the command a child of this instance, at the same manager."""
+    """Ours, and what makes an `imctl run` inside the command a child of this instance, at the same manager.
+
+    In the place of our token it gets the instance's own, where there is one: it may act for itself, and no more.
+    """
     told = {"IM_INSTANCE_ID": instance.id, "IM_ADDRESS": str(plan.target)}
+    if instance.token:
+        told |= {"IM_TOKEN": instance.token, "IM_TOKEN_FILE": ""}
     return os.environ | told | ({"IM_CONTEXT": plan.target.context} if plan.target.context else {})
 
 

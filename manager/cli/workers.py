@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -14,8 +14,9 @@ from typing import NoReturn
 import typer
 
 from manager.cli.codes import Exit
-from manager.cli.serve import STOPS, asked_to_stop, banner, fail, log_as, say
+from manager.cli.serve import STOPS, asked_to_stop, banner, fail, log_as, say, unsafe
 from manager.ids import new_id
+from manager.safety import Unsafe, notice, require
 from manager.settings import Settings
 from manager.wire.ports import CannotListen, Reservation
 
@@ -36,17 +37,21 @@ def supervise(settings: Settings) -> NoReturn:
     log_as("")
     instance = str(new_id())
     try:
+        require(settings)  # before anything is taken; of the database each worker asks by itself
         with Reservation(settings.bind, settings.port) as port:
             workers = Workers(lambda number: launched(settings, port.addresses, instance, number), settings)
-            code = asyncio.run(workers.serve(lambda: _announce(instance, port.addresses, workers)))
+            head = banner(instance, port.addresses, notice=notice(settings))
+            code = asyncio.run(workers.serve(lambda: _announce(head, workers)))
+    except Unsafe as refusal:
+        unsafe(refusal)
     except CannotListen as refusal:
         fail(str(refusal))
     raise typer.Exit(code)
 
 
-def _announce(instance: str, addresses: tuple[str, ...], workers: "Workers") -> None:
+def _announce(head: Sequence[str], workers: "Workers") -> None:
     pids = ", ".join(str(each.process.pid) for _, each in sorted(workers.running.items()))
-    say(*banner(instance, addresses), f"  workers        {len(workers.running)}, processes {pids}", STOPS)
+    say(*head, f"  workers        {len(workers.running)}, processes {pids}", STOPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ def launched(settings: Settings, addresses: tuple[str, ...], instance: str, numb
         # each has a port of its own: what Prometheus asks is about one process
         "IM_HTTP_PORT": str(settings.http_at + number - 1 if settings.http_at else 0),
         "IM_TRANSPORT": settings.transport,
+        "IM_INSECURE_I_KNOW": json.dumps(settings.insecure_i_know),
     }
     command = (sys.executable, "-m", "manager.cli.worker", str(number), instance, str(os.getpid()))
     return Launch(command, os.environ | decided)

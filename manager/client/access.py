@@ -1,6 +1,10 @@
 """Who the client is to a manager, and how it knows that it talks to one."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 import grpc
 
@@ -20,6 +24,21 @@ class Access:
     certificate: bytes | None = None
     key: bytes | None = field(default=None, repr=False)
 
+    @classmethod
+    def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """What IM_TOKEN or IM_TOKEN_FILE, IM_TLS_CA, IM_TLS_CERT and IM_TLS_KEY say, as `imctl` reads them.
+
+        The variables but for IM_TOKEN name files. Raises OSError for one that cannot be read.
+        """
+
+        def content(name: str) -> bytes | None:
+            return Path(environment[name]).read_bytes() if environment.get(name) else None
+
+        token = environment.get("IM_TOKEN") or (content("IM_TOKEN_FILE") or b"").decode()
+        return cls(
+            token=token.strip(), ca=content("IM_TLS_CA"), certificate=content("IM_TLS_CERT"), key=content("IM_TLS_KEY")
+        )
+
     @property
     def credentials(self) -> grpc.ChannelCredentials | None:
         """For a channel of gRPC; None: in the clear."""
@@ -30,7 +49,12 @@ class Access:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What comes with every call."""
-        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        return bearing(self.token)
+
+
+def bearing(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata that shows a token; none for no token."""
+    return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 OPEN = Access()

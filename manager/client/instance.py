@@ -112,6 +112,11 @@ class Instance:
         """The id under which it is registered."""
         return self.description.instance_id
 
+    @property
+    def token(self) -> str:
+        """What the manager knows it by, once it is registered; empty where managers ask nobody who calls."""
+        return self.registration.token
+
     async def start(self) -> None:
         """Registers and begins to check. Raises RefusedError for a false, and ManagerError."""
         sent = now()
@@ -146,7 +151,8 @@ class Instance:
         if not self._alive:
             return True
         try:
-            await self.client.try_.TryKillInstance(KillRequest(instance_id=self.id, note=note), timeout=CLOSE_DEADLINE)
+            request, shown = KillRequest(instance_id=self.id, note=note), self.registration.shown
+            await self.client.try_.TryKillInstance(request, timeout=CLOSE_DEADLINE, metadata=shown)
         except ManagerError as error:
             log.warning("instance %s could not be killed and will expire: %s", self.id, error)
             return False
@@ -189,7 +195,8 @@ class Instance:
             used_memory_bytes=memory.used_bytes,
             total_memory_bytes=memory.total_bytes,
         )
-        await self.client.post.PostSystemMetrics(sample, timeout=POST_DEADLINE)
+        shown = self.registration.shown
+        await self.client.post.PostSystemMetrics(sample, timeout=POST_DEADLINE, metadata=shown)
 
     async def _stop(self) -> None:
         if self._tasks is None:

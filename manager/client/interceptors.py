@@ -96,8 +96,10 @@ def stamped(
 ) -> aio.ClientCallDetails:
     """The call with `proto_version` and more in its metadata, and with the deadline (seconds) where it had none."""
     metadata = aio.Metadata(*(details.metadata or ()))
-    for key, value in (("proto_version", PROTO_VERSION), *extra):
-        metadata[key] = value
+    metadata["proto_version"] = PROTO_VERSION
+    for key, value in extra:
+        if not metadata.get_all(key):  # a call may show another token than the client's
+            metadata[key] = value
     timeout = deadline if details.timeout is None else details.timeout
     return aio.ClientCallDetails(details.method, timeout, metadata, details.credentials, details.wait_for_ready)
 

@@ -1,5 +1,6 @@
 """What an instance has told the manager of itself, kept so that it can be told again after a loss of data."""
 
+from manager.client.access import bearing
 from manager.client.connection import Client
 from manager.client.errors import RefusedError
 from manager.pb.instance_manager_pb2 import (
@@ -11,9 +12,14 @@ from manager.pb.instance_manager_pb2 import (
     Service,
 )
 
+TOKEN = "instance_token"  # noqa: S105 - the name of the metadata
+
 
 class Registration:
-    """One instance as registered; `owed` and `link_due` say what of it has to be told again."""
+    """One instance as registered; `owed` and `link_due` say what of it has to be told again.
+
+    `token` is the instance's own, where the manager gave it one; it comes with what the instance does for itself.
+    """
 
     def __init__(self, client: Client, description: InstanceDescription) -> None:
         self.calls = client.try_
@@ -23,10 +29,16 @@ class Registration:
         self.later: list[Service] = []
         self.owed: list[Service] = []
         self.link_due = False
+        self.token = ""
+
+    @property
+    def shown(self) -> tuple[tuple[str, str], ...]:
+        """The metadata of what the instance does for itself; without a token of its own the client's is sent."""
+        return bearing(self.token)
 
     async def add(self) -> None:
         """Registers, with the parent and services of the description in the same change. Raises RefusedError."""
-        answer = await self.calls.TryAddInstance(self.description)
+        answer = await self._register(self.description)
         if not answer.value:
             raise RefusedError(f"the registration of {self.description.instance_id}", answer)
 
@@ -58,7 +70,7 @@ class Registration:
         alone = InstanceDescription()
         alone.CopyFrom(self.description)
         alone.parent_id = ""
-        answer = await self.calls.TryAddInstance(alone)
+        answer = await self._register(alone)
         if not answer.value and answer.reason != REASON_ID_TAKEN:
             return answer
         self.owed, self.link_due = list(self.later), bool(self.parent_id)
@@ -76,10 +88,19 @@ class Registration:
         self.link_due = not answer.value
         return answer
 
+    async def _register(self, description: InstanceDescription) -> Bool:
+        """By the client's own token; after a loss of data an instance has none of its own."""
+        call = self.calls.TryAddInstance(description)
+        answer = await call
+        for key, value in await call.trailing_metadata() or ():
+            if key == TOKEN and isinstance(value, str):
+                self.token = value
+        return answer
+
     async def _add(self, service: Service) -> Bool:
         request = AddServiceRequest(instance_id=self.description.instance_id, service=service)
-        return await self.calls.TryAddService(request)
+        return await self.calls.TryAddService(request, metadata=self.shown)
 
     async def _link(self, parent_id: str) -> Bool:
         request = AddChildRequest(parent_id=parent_id, child_id=self.description.instance_id)
-        return await self.calls.TryAddChild(request)
+        return await self.calls.TryAddChild(request, metadata=self.shown)

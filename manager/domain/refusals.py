@@ -64,3 +64,11 @@ class Stalled(Exhausted):
     def __init__(self, message: str, token: bytes) -> None:
         super().__init__(message)
         self.token = token
+
+
+class Unauthenticated(Refusal):
+    """Nobody known calls: without a credential, or with one that is unknown, expired or revoked."""
+
+
+class PermissionDenied(Refusal):
+    """The caller is known, and may not do this, whatever it is about."""

@@ -368,3 +368,29 @@ host_stats = Table(
     PrimaryKeyConstraint("hostname", name="host_stats_pkey"),
     _check("host_stats_hostname_length", "char_length(hostname) between 1 and 253"),
 )
+
+# Who may call. Of a token there is the SHA-256 alone; of a certificate that of the URI in it, and the URI.
+token = Table(
+    "token",
+    metadata,
+    Column("id", Uuid, nullable=False, server_default=func.gen_random_uuid()),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("uri", Text),
+    Column("instance_id", Uuid),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    _moment("expires_at", optional=True),
+    _moment("revoked_at", optional=True),
+    _moment("last_used_at", optional=True),
+    PrimaryKeyConstraint("id", name="token_pkey"),
+    _check("token_name_length", "char_length(name) between 1 and 253"),
+    _check("token_role_known", "role in ('reader', 'instance', 'registrar', 'operator', 'admin')"),
+    _check("token_hash_length", "octet_length(hash) = 32"),
+    _check("token_uri_length", "char_length(uri) between 1 and 2048"),
+    _check("token_instance_of_its_role", "(role = 'instance') = (instance_id is not null)"),
+    Index("token_hash", "hash", unique=True, postgresql_where=text("revoked_at is null")),
+    Index("token_name", "name"),
+    Index("token_revoked", "revoked_at", postgresql_where=text("revoked_at is not null")),
+    Index("token_instance", "instance_id", postgresql_where=text("instance_id is not null")),
+)

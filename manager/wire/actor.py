@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from manager.domain.actor import Actor
+from manager.wire.principal import calling
 
 
 class Context(Protocol):
@@ -14,4 +15,7 @@ class Context(Protocol):
 
 def actor_of(context: Context) -> Actor:
     """Who makes this call. Made once a message, however many items it brings."""
-    return Actor(address=context.peer())
+    known = calling()
+    if known is None:
+        return Actor(address=context.peer())
+    return Actor(known.name, known.token, context.peer())

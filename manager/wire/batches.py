@@ -1,39 +1,18 @@
 """Batches: many items a message, each with the outcome that its single call would have had."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 from manager.domain.calls import Checked, Outcome
 from manager.domain.metrics import Sample
-from manager.domain.refusals import InvalidRequest, Unavailable
+from manager.domain.refusals import InvalidRequest
 from manager.pb import fleet_pb2 as pb
 from manager.wire import decode, encode
 from manager.wire.status import failure_of
 
 T = TypeVar("T")
 MOST = 10_000
-
-
-async def until(stopping: asyncio.Event, requests: AsyncIterator[T]) -> AsyncIterator[T]:
-    """The requests of a stream, to its end; raises Unavailable once the server stops."""
-    stopped = asyncio.ensure_future(stopping.wait())
-    try:
-        while True:
-            coming = asyncio.ensure_future(anext(requests, None))
-            try:
-                await asyncio.wait((coming, stopped), return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    raise Unavailable("this server is stopping; go on elsewhere")
-            finally:
-                coming.cancel()
-            request = coming.result()
-            if request is None:
-                return
-            yield request
-    finally:
-        stopped.cancel()
 
 
 def items(field: str, given: Sequence[T]) -> Sequence[T]:

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Protocol, Self
 
 import grpc
@@ -238,6 +239,10 @@ class Call:
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """What the client sent beside the request."""
         return metadata(self._headers)
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """There is no TLS, and so no certificate."""
+        return {}
 
     def peer(self) -> str:
         """The client's address, as gRPC writes it."""

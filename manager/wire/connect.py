@@ -108,6 +108,10 @@ class Call:
         """The headers."""
         return list(self._context.request_headers.allitems())
 
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Browsers are not asked for certificates."""
+        return {}
+
     async def send_initial_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Headers of the answer, which travel with its first message."""
         for key, value in metadata:

@@ -11,7 +11,7 @@ from manager.domain.excerpt import Bookmark
 from manager.domain.filter import ResumeToken
 from manager.domain.instance import InstanceId
 from manager.domain.metrics import GpuSample, LlmSample, MetricsKind, ProxySample, SystemSample
-from manager.domain.refusals import NotFound
+from manager.domain.refusals import NotFound, Unavailable
 from manager.pb import fleet_pb2 as pb
 from manager.pb import fleet_pb2_grpc as grpc_pb
 from manager.pb.instance_manager_pb2 import InstanceList, InstanceRequest, SubscribeRequest
@@ -26,10 +26,12 @@ from manager.wire.bundle import Bundle
 from manager.wire.interceptors import NothingTaken
 from manager.wire.status import failure_of
 from manager.wire.subscribing import Subscribing, stalled
+from manager.wire.until import until
 
 Context = aio.ServicerContext[Any, Any]
 
 BYTES_LIMIT = 3 * 1024 * 1024
+STOPPING = Unavailable("this server is stopping; go on elsewhere")
 # Each kind of metrics: its samples, and the field of the answer that they fill.
 KINDS: dict[MetricsKind, tuple[type[Any], str, Callable[[Any], Any]]] = {
     MetricsKind.SYSTEM: (SystemSample, "system", encode.system_metrics),
@@ -54,7 +56,7 @@ class FleetService(grpc_pb.FleetServiceServicer):
     async def HealthChecks(
         self, request_iterator: AsyncIterator[pb.HealthCheckBatch], context: Context
     ) -> AsyncIterator[pb.HealthCheckOutcomes]:
-        async for batch in batches.until(self._checks.stopping, request_iterator):
+        async for batch in until(self._checks.stopping, request_iterator, STOPPING):
             ids = batches.read("instance_ids", batch.instance_ids, _instance_id)
             yield batches.checked(await batches.carried(ids, self._checks.submit_many))
 

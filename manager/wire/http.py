@@ -1,13 +1,14 @@
 """HTTP: the contract for browsers and curl, what Prometheus asks, health, and the console."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from html import escape
 from pathlib import Path
 
+from grpc import StatusCode
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -18,19 +19,28 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from manager import __version__
+from manager.domain.refusals import Unauthenticated
 from manager.pb.version import PROTO_VERSION
 from manager.repository.database import Readers
+from manager.wire.authority import Authority
 from manager.wire.connect import application
 from manager.wire.guard import Guard
 from manager.wire.interceptors import Handler as RpcHandler
 from manager.wire.live import Live
 from manager.wire.scrape import Discovery, Metrics
+from manager.wire.session import Session
 from manager.wire.status import status_of
 from manager.wire.subscribing import Streams, Subscribing
 
 CONSOLE = Path(__file__).parents[1] / "console"
 VIEWS = ("/", "/instances/{id}", "/events")  # each of them is the console's one page
-HTTP_STATUS = {"INVALID_ARGUMENT": 400, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503}
+HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNAVAILABLE": 503,
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,8 @@ class Backstage:
     """What the HTTP side works with: `handlers` are those behind the gate, by path.
 
     `serving` is the health of the server, `degraded` what is amiss with it, `names` who it may be asked as,
-    `metrics_kept` how long samples are, and `grpc_port` where gRPC is, once that is known.
+    `metrics_kept` how long samples are, and `grpc_port` where gRPC is, once that is known. `authority`: whom to ask who
+    calls; None: nobody is asked. `secure`: this side speaks TLS.
     """
 
     handlers: Mapping[str, RpcHandler]
@@ -51,6 +62,8 @@ class Backstage:
     names: tuple[str, ...]
     metrics_kept: timedelta
     grpc_port: Callable[[], int]
+    authority: Authority | None = None
+    secure: bool = False
 
 
 class Site:
@@ -71,13 +84,33 @@ class Site:
                 *(Route(each, self._console, methods=["GET"]) for each in VIEWS),
                 Mount("/console", StaticFiles(directory=CONSOLE)),
                 Route("/healthz", self._health, methods=["GET"]),
-                Route("/live", discreet(self._stream), methods=["GET"]),
-                Route("/metrics", discreet(self._metrics.show), methods=["GET"]),
-                Route("/sd/prometheus", discreet(self._discovery.show), methods=["GET"]),
+                self._asked("/live", self._stream),
+                self._asked("/metrics", self._metrics.show),
+                self._asked("/sd/prometheus", self._discovery.show),
+                *self._sessions(),
                 *(Mount(f"/{each}", self._call) for each in services),
             ],
             middleware=[Middleware(Guard, names=self._stage.names)],
         )
+
+    def _asked(self, path: str, handler: "Handler") -> Route:
+        """What is answered to those alone who may ask."""
+        door = self._stage.authority.door(path) if self._stage.authority else None
+
+        async def answer(request: Request) -> Response:
+            if door:
+                request.state.door = door
+                request.state.caller = await door.enter(Headed(request))
+            return await handler(request)
+
+        return Route(path, discreet(answer), methods=["GET"])
+
+    def _sessions(self) -> list[Route]:
+        """Where a browser shows its token once; nowhere, where nobody is asked for any."""
+        if self._stage.authority is None:
+            return []
+        session = Session(self._stage.authority, secure=self._stage.secure)
+        return [Route("/session", discreet(session.change), methods=["POST", "DELETE"])]
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         content_type: bytes = dict(scope["headers"]).get(b"content-type", b"")
@@ -94,14 +127,16 @@ class Site:
 
     async def _stream(self, request: Request) -> Response:
         last = request.headers.get("last-event-id") or request.query_params.get("last", "")
-        frames = self._live.frames(last)
+        made = self._live.frames(last)
+        frames = request.state.door.while_good(request.state.caller, made) if self._stage.authority else made
         first = await anext(frames)  # so that a refusal has a status of its own
 
         async def all_frames() -> AsyncIterator[bytes]:
-            async with aclosing(frames):
-                yield first
-                async for each in frames:
-                    yield each
+            with suppress(Unauthenticated):  # the browser comes again, and is asked for another token
+                async with aclosing(made), aclosing(frames):
+                    yield first
+                    async for each in frames:
+                        yield each
 
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(all_frames(), media_type="text/event-stream", headers=headers)
@@ -118,6 +153,21 @@ class Site:
         return HTMLResponse(page.replace("{{told}}", escape(json.dumps(told))))
 
 
+class Headed:
+    """A request of HTTP, as a call that is asked who makes it."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str]]:
+        """The headers."""
+        return self._request.headers.items()
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Browsers are not asked for certificates."""
+        return {}
+
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -129,6 +179,8 @@ def discreet(handler: Handler) -> Handler:
             return await handler(request)
         except Exception as error:
             code, message, _ = status_of(error)
-        return JSONResponse({"code": code.name.lower(), "message": message}, HTTP_STATUS.get(code.name, 500))
+        headers = {"www-authenticate": "Bearer"} if code is StatusCode.UNAUTHENTICATED else None
+        told = {"code": code.name.lower(), "message": message}
+        return JSONResponse(told, HTTP_STATUS.get(code.name, 500), headers)
 
     return answer

@@ -1,8 +1,8 @@
-"""What happens around every call: the version gate, and no exception's text to any client."""
+"""What happens around every call: who calls, the version gate, and no exception's text to any client."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
 from typing import Any, TypeAlias
@@ -10,8 +10,11 @@ from typing import Any, TypeAlias
 import grpc
 from grpc import aio
 
+from manager.domain.refusals import Unauthenticated
 from manager.meters import Meters, Method
 from manager.pb.version import ACCEPTED, PROTO_VERSION
+from manager.wire.authority import NO_LONGER, Authority, Caller, Door
+from manager.wire.rights import PUBLIC
 from manager.wire.status import VersionMismatch, status_of
 from manager.wire.undecodable import Undecodable, readable, tolerant
 
@@ -35,12 +38,14 @@ class Gate:
     """Where services are registered, as on a server: `handlers` are all their methods by their paths, behind the gate.
 
     They are wrapped here and not by an interceptor of gRPC's, which would be asked anew at each call. A stream may wait
-    `patience` for its client.
+    `patience` for its client. Without an authority nobody is asked who calls; with one, a method that its table does
+    not name cannot be registered.
     """
 
-    def __init__(self, patience: timedelta, meters: Meters) -> None:
+    def __init__(self, patience: timedelta, meters: Meters, authority: Authority | None = None) -> None:
         self._patience = patience.total_seconds()
         self._meters = meters
+        self._authority = authority
         self.handlers: dict[str, Handler] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
@@ -48,36 +53,48 @@ class Gate:
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
             wrap = _exempt if method.startswith(EXEMPT) else _wrap
-            self.handlers[method] = wrap(method, handler, self._patience, self._meters.method(method))
+            door = self._authority.door(method) if self._authority and method not in PUBLIC else None
+            around = Around(method, self._meters.method(method), self._patience, door)
+            self.handlers[method] = wrap(handler, around)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """The same methods once more, for servers that know nothing newer."""
 
 
-def _wrap(method: str, handler: Handler, patience: float, meter: Method) -> Handler:
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a method has around it. `door`: who may call; None: everybody."""
+
+    method: str
+    meter: Method
+    patience: float
+    door: Door | None
+
+
+def _wrap(handler: Handler, around: Around) -> Handler:
     assert handler.request_deserializer is not None and handler.response_serializer is not None  # noqa: S101, PT018
-    decode, encode = tolerant(method, handler.request_deserializer), _ready(handler.response_serializer)
+    decode, encode = tolerant(around.method, handler.request_deserializer), _ready(handler.response_serializer)
     if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _admit, meter), decode, encode)
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _admit, around), decode, encode)
     behaviour: Any = handler.unary_stream
     if behaviour is not None:
-        return grpc.unary_stream_rpc_method_handler(_stream(behaviour, patience, meter), decode, encode)
+        return grpc.unary_stream_rpc_method_handler(_stream(behaviour, around), decode, encode)
     behaviour = handler.stream_stream  # the contract has no other kind
-    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _speaks, meter), decode, encode)
+    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _speaks, around), decode, encode)
 
 
-def _exempt(method: str, handler: Handler, patience: float, meter: Method) -> Handler:
+def _exempt(handler: Handler, around: Around) -> Handler:
     """Health and reflection, which bring their own handlers: asked for no version, and as discreet as ours."""
-    watched = replace(meter, single=False)
     assert handler.request_deserializer is not None and handler.response_serializer is not None  # noqa: S101, PT018
-    decode, encode = tolerant(method, handler.request_deserializer), handler.response_serializer
+    decode, encode = tolerant(around.method, handler.request_deserializer), handler.response_serializer
     if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _read, meter), decode, encode)
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _read, around), decode, encode)
     behaviour: Any = handler.unary_stream
     if behaviour is not None:  # it writes by itself, so that it is awaited like a single call
+        watched = replace(around, meter=replace(around.meter, single=False))
         return grpc.unary_stream_rpc_method_handler(_unary(behaviour, _read, watched), decode, encode)
     behaviour = handler.stream_stream
-    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _anybody, meter), decode, encode)
+    return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _anybody, around), decode, encode)
 
 
 def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
@@ -86,12 +103,17 @@ def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 
 
 def _unary(
-    behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Callable[[Any, Any], None], meter: Method
+    behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Callable[[Any, Any], None], around: Around
 ) -> Callable[[Any, Any], Awaitable[Any]]:
+    meter, door = around.meter, around.door
+
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         begun, ending = monotonic(), CANCELLED
         try:
+            caller = await door.enter(context) if door else None
             admit(request, context)
+            if caller:
+                caller.judge(request)
             answer = await behaviour(request, context)
             ending = OK
             return answer
@@ -109,13 +131,19 @@ def _unary(
 
 
 def _dialogue(
-    behaviour: Callable[[Any, Any], AsyncIterator[Any]], admit: Callable[[Any], None], meter: Method
+    behaviour: Callable[[Any, Any], AsyncIterator[Any]], admit: Callable[[Any], None], around: Around
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    meter, door = around.meter, around.door
+
     async def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         ending = CANCELLED
         try:
+            caller = await door.enter(context) if door else None
             admit(context)
-            async for answer in behaviour(readable(requests), context):
+            coming = readable(requests)
+            if door and caller:
+                coming = _judged(caller, door.while_good(caller, coming))
+            async for answer in behaviour(coming, context):
                 yield answer
             ending = OK
         except Exception as error:
@@ -128,14 +156,26 @@ def _dialogue(
     return handle
 
 
-def _stream(
-    behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], patience: float, meter: Method
-) -> Callable[[Any, Any], Any]:
+async def _judged(caller: Caller, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The requests of a stream, up to one about somebody whom the caller may not act for."""
+    async for each in requests:
+        caller.judge(each)
+        yield each
+
+
+def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], around: Around) -> Callable[[Any, Any], Any]:
+    meter, door, patience = around.meter, around.door, around.patience
+
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
         messages, ending = behaviour(request, context), CANCELLED
         try:
+            caller = await door.enter(context) if door else None
             _admit(request, context)
-            await _send(messages, context, patience)
+            if door and caller:
+                caller.judge(request)
+                await _while_good(door, caller, _send(messages, context, patience))
+            else:
+                await _send(messages, context, patience)
             ending = OK
         except Exception as error:
             code, message, details = status_of(error)
@@ -146,6 +186,23 @@ def _stream(
             await messages.aclose()
 
     return handle
+
+
+async def _while_good(door: Door, caller: Caller, sending: Coroutine[Any, Any, None]) -> None:
+    """Sends for as long as the caller may call; then raises Unauthenticated."""
+    try:
+        async with asyncio.timeout(None) as good:
+
+            def ended() -> None:
+                if not good.expired():
+                    good.reschedule(0)
+
+            with door.held(caller, ended):
+                await sending
+    except TimeoutError:
+        if not good.expired():
+            raise
+        raise Unauthenticated(NO_LONGER) from None
 
 
 async def _send(messages: AsyncGenerator[Any, None], context: aio.ServicerContext[Any, Any], patience: float) -> None:

@@ -10,6 +10,7 @@ from manager.settings import Transport
 from manager.wire.interceptors import Gate
 from manager.wire.ports import listened, taken
 from manager.wire.services import NAMES
+from manager.wire.tls import Tls
 from manager.wire.transport import server
 
 OPTIONS = (
@@ -30,8 +31,9 @@ OPTIONS = (
 class Listener:
     """One gRPC server on its addresses, with the health of each service. The services are in the gate already."""
 
-    def __init__(self, gate: Gate, transport: Transport, *, shared: bool = False) -> None:
+    def __init__(self, gate: Gate, transport: Transport, tls: Tls | None = None, *, shared: bool = False) -> None:
         self._shared = shared
+        self._tls = tls
         self.port = 0  # until it is known
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, gate)
@@ -55,6 +57,8 @@ class Listener:
 
     def _bind(self, host: str, port: int) -> int:
         try:
+            if self._tls:
+                return self._server.add_secure_port(f"{host}:{port}", self._tls.credentials())
             return self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
             raise taken(port) from None

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from manager.wire.http2 import Connection
 from manager.wire.manners import Manners
@@ -43,6 +43,10 @@ class Server:
             raise RuntimeError(f"cannot listen on {address}: {error}") from None
         self._sockets.append(one)
         return int(one.getsockname()[1])
+
+    def add_secure_port(self, address: str, server_credentials: Any) -> NoReturn:
+        """Is not to be had: `manager.safety` refuses the settings that would ask for it."""
+        raise NotImplementedError(address, server_credentials)
 
     async def start(self) -> None:
         """Takes calls from now on."""

@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf.descriptor import FileDescriptor
 
 from manager.checks import Checks
+from manager.minting import Minting
 from manager.pb import (
     fleet_pb2,
     fleet_pb2_grpc,
@@ -49,11 +50,12 @@ class Rooms:
     samples: Samples
     readers: Readers
     streams: Streams
+    minting: Minting | None = None  # where callers are asked who they are
 
 
 def register(gate: Gate, rooms: Rooms, subscribing: Subscribing) -> None:
     """Puts one of each behind the gate."""
-    tries, gets = TryService(rooms.turns, rooms.checks), GetService(rooms.reads, rooms.readers)
+    tries, gets = TryService(rooms.turns, rooms.checks, rooms.minting), GetService(rooms.reads, rooms.readers)
     fleet = FleetService(rooms.turns, rooms.checks, rooms.samples, rooms.readers, subscribing)
     to: Any = gate  # which is no server, but takes services like one
     instance_manager_pb2_grpc.add_TryServiceServicer_to_server(tries, to)

@@ -18,8 +18,10 @@ from manager.domain.refusals import (
     HistoryGone,
     InvalidRequest,
     NotFound,
+    PermissionDenied,
     Refusal,
     Stalled,
+    Unauthenticated,
     Unavailable,
     Unreplicated,
 )
@@ -48,6 +50,8 @@ STATUS_OF: dict[type[Refusal], grpc.StatusCode] = {
     EpochChanged: grpc.StatusCode.FAILED_PRECONDITION,
     VersionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     SchemaMismatch: grpc.StatusCode.UNAVAILABLE,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 

@@ -24,6 +24,9 @@ class Server(Protocol):
     def add_insecure_port(self, address: str) -> int:
         """Listens; the port. Raises RuntimeError where it is taken."""
 
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """The same with TLS."""
+
     async def start(self) -> None:
         """Takes calls from now on."""
 

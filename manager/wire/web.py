@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from manager.wire.ports import EVERY, listened, taken
+from manager.wire.tls import Tls
 
 BACKLOG = 512
 OPTION = "--http-port"
@@ -26,7 +27,7 @@ class Embedded(uvicorn.Server):
 class Web:
     """One HTTP server on its addresses."""
 
-    def __init__(self, app: ASGIApp, drain: timedelta) -> None:
+    def __init__(self, app: ASGIApp, drain: timedelta, tls: Tls | None = None) -> None:
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -38,6 +39,8 @@ class Web:
             ws="none",
             http="h11",
             timeout_graceful_shutdown=max(1, round(drain.total_seconds())),
+            ssl_certfile=tls.certificate if tls else None,
+            ssl_keyfile=tls.key if tls else None,
         )
         self._server = Embedded(config)
         self._sockets: list[socket.socket] = []

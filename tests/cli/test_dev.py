@@ -138,7 +138,7 @@ async def test_serve_and_migrate_need_a_database() -> None:
         ended = await imctl(verb)
         assert ended.code == 1
         assert "DATABASE_URL is not set" in ended.err
-        ended = await imctl(verb, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+        ended = await imctl(verb, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", IM_BIND='["127.0.0.1"]')
         assert ended.code == 1
         assert "Traceback" not in ended.err
 

@@ -90,6 +90,13 @@ async def a_backup(scene: Scene) -> Sequence[str]:
     return [folder, "--dump", "--url", scene.database.admin]
 
 
+async def an_authority(_: Scene) -> Sequence[str]:
+    """A folder where none is yet, each time that it is asked for."""
+    folder = tempfile.mkdtemp(prefix="im-certs-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return ["init", folder]
+
+
 # what each verb is given, anew for each format
 GIVEN: dict[str, Arguments] = {
     "migrate": always(),
@@ -111,6 +118,8 @@ GIVEN: dict[str, Arguments] = {
     "sql": a_question,
     "backup": a_backup,
     "admin": always("grace"),
+    "token": always("list", "--all"),
+    "certs": an_authority,
     "version": always(),
 }
 

@@ -30,7 +30,7 @@ async def test_a_schema_is_refused_before_it_was_migrated_and_served_afterwards(
     connection = await asyncpg.connect(admin)
     await connection.execute("do $$ begin create role im_server; exception when duplicate_object then null; end $$")
     await connection.execute(f"alter role im_server login password '{PASSWORD}'")
-    refused = await imctl("serve", "--port", "0", DATABASE_URL=server)
+    refused = await imctl(*SERVE, DATABASE_URL=server)
     assert refused.code == 1
     assert "run `imctl migrate`" in refused.err
     migrated = await imctl("migrate", DATABASE_URL=admin)
@@ -40,7 +40,7 @@ async def test_a_schema_is_refused_before_it_was_migrated_and_served_afterwards(
         assert (await imctl("get", "--address", running.address)).code == 0
     assert await connection.fetchval("select count(*) from live_instance") == 0  # it took itself out
     await connection.execute("update control set serves_from = '99.0.0'")
-    refused = await imctl("serve", "--port", "0", DATABASE_URL=server)
+    refused = await imctl(*SERVE, DATABASE_URL=server)
     assert "serves releases from 99.0.0 on" in refused.err
     await connection.close()
 

@@ -222,7 +222,8 @@ async def test_the_port_is_taken_for_every_other_server_even_while_no_worker_lis
 
 async def test_a_wrong_schema_is_one_line_and_an_exit_code(cluster: str) -> None:
     await _recreate(cluster, "im_unmigrated")
-    refused = await imctl("serve", "--port", "0", "--workers", "3", DATABASE_URL=at(cluster, database="im_unmigrated"))
+    at_home = ("serve", "--bind", "127.0.0.1", "--port", "0", "--workers", "3")
+    refused = await imctl(*at_home, DATABASE_URL=at(cluster, database="im_unmigrated"))
     assert refused.code == 1
     assert "run `imctl migrate`" in refused.err
     assert refused.err.count("imctl:") == 1

@@ -189,6 +189,7 @@ RIGHTS = {
     "heartbeat": READ | {"INSERT", "UPDATE", "DELETE"},
     "history_epoch": READ | {"INSERT"},
     "host_stats": READ | {"INSERT", "UPDATE", "DELETE"},
+    "token": READ | {"INSERT", "UPDATE", "DELETE"},
     "instance": READ | {"INSERT", "UPDATE"},
     "instance_version": READ | {"INSERT"},
     "latest_gpu_metrics": READ | {"INSERT", "UPDATE", "DELETE"},

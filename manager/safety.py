@@ -1,0 +1,90 @@
+"""Whether a manager may start as it is set up: what a stranger on the network could otherwise do, in sentences."""
+
+import stat
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from manager.domain.refusals import Refusal
+from manager.settings import Settings, Transport
+
+CHOSEN = "--insecure-i-know serves all the same"
+
+
+class Unsafe(Refusal):
+    """One sentence for each thing that is missing. `choice`: whether an operator may do without it."""
+
+    def __init__(self, sentences: Sequence[str], *, choice: bool) -> None:
+        super().__init__("\n".join(sentences))
+        self.sentences = tuple(sentences)
+        self.choice = choice
+
+
+def require(settings: Settings) -> None:
+    """Raises Unsafe unless these settings may be served with."""
+    if wrong := list(contradictions(settings)):
+        raise Unsafe(wrong, choice=False)
+    if not settings.insecure_i_know and (open_ := list(dangers(settings))):
+        raise Unsafe(open_, choice=True)
+
+
+def notice(settings: Settings) -> str:
+    """What stands in the banner; nothing where everybody is asked who calls, and nothing was waived."""
+    if not settings.auth and all(map(loopback, settings.bind)):
+        return "development    no credentials are asked for: whoever has an account here may do everything"
+    return "INSECURE       by --insecure-i-know: see docs/security.md" if settings.insecure_i_know else ""
+
+
+def contradictions(settings: Settings) -> Iterator[str]:
+    """What cannot be meant."""
+    if settings.tls_cert and not settings.tls_key:
+        yield "IM_TLS_CERT is set without IM_TLS_KEY: set both, or neither"
+    if settings.tls_key and not settings.tls_cert:
+        yield "IM_TLS_KEY is set without IM_TLS_CERT: set both, or neither"
+    if settings.tls_client_ca and not settings.tls_cert:
+        yield "IM_TLS_CLIENT_CA is set without IM_TLS_CERT: certificates of clients are shown over TLS alone"
+    if settings.tls_cert and settings.transport is Transport.NATIVE:
+        yield "the native transport has no TLS: take IM_TRANSPORT=grpcio, or do without IM_TLS_CERT"
+    for name, path in _files(settings):
+        if path and not path.is_file():
+            yield f"{name} is {path}, and there is no such file"
+
+
+def dangers(settings: Settings) -> Iterator[str]:
+    """What a stranger could make use of."""
+    far = [each for each in settings.bind if not loopback(each)]
+    if far and not settings.tls_cert:
+        then = ", and IM_TRANSPORT=grpcio" if settings.transport is Transport.NATIVE else ""
+        yield f"there is no TLS on {', '.join(far)}, which is no loopback address: set IM_TLS_CERT and IM_TLS_KEY{then}"
+    if far and not settings.auth:
+        yield f"nobody is asked who calls on {', '.join(far)}, which is no loopback address: set IM_AUTH=true"
+    if settings.tls_key and (mode := _readable(settings.tls_key)):
+        yield f"the key in IM_TLS_KEY can be read by others, its mode is {mode}: chmod 600 {settings.tls_key}"
+
+
+def _files(settings: Settings) -> Sequence[tuple[str, Path | None]]:
+    return (
+        ("IM_TLS_CERT", settings.tls_cert),
+        ("IM_TLS_KEY", settings.tls_key),
+        ("IM_TLS_CLIENT_CA", settings.tls_client_ca),
+    )
+
+
+def _readable(key: Path) -> str:
+    """The mode of a file that others may read; nothing where only its owner may, or the group of root's, as PostgreSQL
+    has it."""
+    try:
+        told = key.stat()
+    except OSError:
+        return ""
+    forbidden = stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if told.st_uid == 0 else stat.S_IRWXG)
+    return f"{stat.S_IMODE(told.st_mode):04o}" if told.st_mode & forbidden else ""
+
+
+def loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches the address."""
+    bare = host.strip("[]").lower()
+    try:
+        return ip_address(bare).is_loopback
+    except ValueError:
+        return bare == "localhost"

@@ -1,0 +1,133 @@
+"""Who calls, and whether they may: asked before anything else of a call, so that nothing is learnt by asking."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Protocol, TypeVar
+
+from manager.domain.principal import Principal
+from manager.domain.refusals import PermissionDenied, Unauthenticated
+from manager.domain.token import digest, well_formed
+from manager.keyring import UNKNOWN, Keyring
+from manager.wire.principal import CALLING
+from manager.wire.rights import RIGHTS, Row, Whose, about_only
+from manager.wire.until import until
+
+T = TypeVar("T")
+
+ASKED = "this manager asks for a token: imctl and manager.client send the one in IM_TOKEN, as `authorization: Bearer`"
+NO_LONGER = "the token was revoked, or has expired"
+COOKIE = "im_session"
+SCHEME = "bearer "
+SPIFFE = "spiffe://"
+NAMES = "x509_subject_alternative_name"
+
+
+class Context(Protocol):
+    """As much of a call as says who makes it."""
+
+    def invocation_metadata(self) -> Any:
+        """Pairs of names and values."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What the transport knows of the client's certificate."""
+
+
+def credential(metadata: Iterable[tuple[str, str | bytes]]) -> bytes | None:
+    """The digest of the token in a call's metadata, or in the session of a browser; None without one."""
+    session = None
+    for name, value in metadata:
+        if name == "authorization" and isinstance(value, str):
+            if value[: len(SCHEME)].lower() != SCHEME:
+                raise Unauthenticated(ASKED)
+            return _digest(value[len(SCHEME) :].strip())
+        if name == "cookie" and isinstance(value, str):
+            session = session or _session(value)
+    return _digest(session) if session else None
+
+
+def _digest(token: str) -> bytes:
+    if not well_formed(token):
+        raise Unauthenticated(UNKNOWN)
+    return digest(token)
+
+
+def _session(header: str) -> str | None:
+    try:
+        found = SimpleCookie(header).get(COOKIE)
+    except CookieError:
+        return None
+    return found.value if found else None
+
+
+def certified(names: Iterable[bytes]) -> bytes | None:
+    """The digest of the SPIFFE name in a certificate that the transport has verified; None without one."""
+    own = [each.decode(errors="replace") for each in names if each.startswith(SPIFFE.encode())]
+    return digest(own[0]) if len(own) == 1 else None  # a certificate has one, or is not one of these
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who may call a method, and as whom."""
+
+    credential: bytes
+    principal: Principal
+    whose: Whose
+
+    def judge(self, request: Any) -> None:
+        """Raises PermissionDenied where the request is about others than the caller may act for."""
+        if self.whose is Whose.OWN and not about_only(request, self.principal.instance):
+            raise PermissionDenied("a token of an instance is good for that instance alone")
+
+
+class Door:
+    """Before one method, or one path of HTTP."""
+
+    def __init__(self, keyring: Keyring, row: Row, *, certificates: bool) -> None:
+        self._keyring = keyring
+        self._row = row
+        self._certificates = certificates
+
+    async def enter(self, context: Context) -> Caller:
+        """Who calls. Raises Unauthenticated, PermissionDenied, or Unavailable where nobody can say."""
+        shown = credential(context.invocation_metadata() or ())
+        if shown is None and self._certificates:
+            shown = certified(context.auth_context().get(NAMES, ()))
+        if shown is None:
+            raise Unauthenticated(ASKED)
+        principal = self._keyring.known(shown) or await self._keyring.principal(shown)
+        whose = self._row.get(principal.role)
+        if whose is None:
+            raise PermissionDenied(f"a token of role {principal.role} is not for this call")
+        CALLING.set(principal)
+        return Caller(shown, principal, whose)
+
+    def held(self, caller: Caller, ended: Callable[[], None]) -> AbstractContextManager[None]:
+        """Has `ended` called as soon as the caller may no longer call."""
+        return self._keyring.held(caller.credential, ended)
+
+    async def while_good(self, caller: Caller, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+        """What comes one by one, for as long as the caller may call; then raises Unauthenticated."""
+        ended = asyncio.Event()
+        with self.held(caller, ended.set):
+            async with aclosing(until(ended, items, Unauthenticated(NO_LONGER))) as coming:
+                async for each in coming:
+                    yield each
+
+
+class Authority:
+    """The doors. `certificates`: the transport asks clients for theirs."""
+
+    def __init__(self, keyring: Keyring, *, certificates: bool) -> None:
+        self._keyring = keyring
+        self._certificates = certificates
+
+    def door(self, path: str) -> Door:
+        """That of a method or path; KeyError where the table does not name it."""
+        return Door(self._keyring, RIGHTS[path], certificates=self._certificates)
+
+    async def know(self, token: str) -> None:
+        """Raises Unauthenticated unless somebody has this token."""
+        await self._keyring.principal(_digest(token))

@@ -1,0 +1,163 @@
+"""TLS: what a manager shows, whom it asks for a certificate, and whose name is good for what."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import grpc
+import pytest
+
+from manager import certificates
+from manager.certificates import Pair
+from manager.client import Access, Client, DeniedError, UnavailableError
+from manager.domain.principal import Role
+from manager.domain.token import digest
+from manager.pb import instance_manager_pb2 as pb
+from manager.repository import tokens
+from manager.repository.database import Session, engine_of
+from manager.repository.tokens import Grant
+from manager.server import Serving
+from manager.settings import Settings
+from tests.conftest import Database, serving
+from tests.credentials import granted
+
+DAY = timedelta(days=1)
+ROUTER = "spiffe://example.org/router"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """One of a test's own, and a manager's certificate by it."""
+
+    pair: Pair
+    folder: Path
+
+    @property
+    def ca(self) -> bytes:
+        """What clients trust."""
+        return (self.folder / "ca.pem").read_bytes()
+
+    def client(self, uri: str = "", *, token: str = "", by: Pair | None = None) -> Access:
+        """A client's access, with a certificate of that name where one is given."""
+        if not uri:
+            return Access(token=token, ca=self.ca)
+        folder = self.folder / uri.replace("/", "_").replace(":", "") / str(id(by))
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "client.key").exists():
+            certificates.for_client(by or self.pair, uri, DAY).write(folder, "client")
+        certificate, key = (folder / "client.pem").read_bytes(), (folder / "client.key").read_bytes()
+        return Access(token=token, ca=self.ca, certificate=certificate, key=key)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Files as `imctl certs` writes them."""
+    pair = certificates.authority("test")
+    pair.write(tmp_path, "ca")
+    certificates.for_server(pair, ["127.0.0.1", "localhost"], DAY).write(tmp_path, "server")
+    return Authority(pair, tmp_path)
+
+
+@asynccontextmanager
+async def secured(settings: Settings, authority: Authority, **more: Any) -> AsyncIterator[Serving]:
+    """A manager with TLS that asks who calls."""
+    files = {"tls_cert": authority.folder / "server.pem", "tls_key": authority.folder / "server.key"}
+    async with serving(settings.model_copy(update={"auth": True, "transport": "grpcio", **files, **more})) as started:
+        yield started
+
+
+async def look(started: Serving, access: Access) -> pb.InstanceList:
+    """What a client is told."""
+    async with asyncio.timeout(20), Client(started.addresses[0], access=access) as client:
+        return await client.get.GetAllInstances(pb.InstanceFilter(), timeout=5)
+
+
+async def entered(database: Database, uri: str, role: Role) -> None:
+    """Gives a name in certificates a role."""
+    session = Session(engine_of(database.url, name="test"))
+    async with session.use() as connection:
+        assert await tokens.create(connection, Grant("router", role, digest(uri), uri))
+    await session.close()
+
+
+async def test_calls_go_over_tls_and_tokens_with_them(
+    settings: Settings, database: Database, authority: Authority
+) -> None:
+    token = await granted(database, Role.READER)
+    async with secured(settings, authority) as started:
+        assert isinstance(await look(started, authority.client(token=token)), pb.InstanceList)
+        with pytest.raises(DeniedError):
+            await look(started, authority.client())
+        for stranger in (Access(token=token), Access(token=token, secure=True)):
+            with pytest.raises(UnavailableError):  # in the clear, and by whoever does not trust its authority
+                await look(started, stranger)
+
+
+async def test_http_has_tls_as_well_and_sessions_are_secure(
+    settings: Settings, database: Database, authority: Authority
+) -> None:
+    token = await granted(database, Role.READER)
+    trusting = ssl.create_default_context(cafile=str(authority.folder / "ca.pem"))
+
+    def ask(path: str, context: ssl.SSLContext, body: bytes | None = None) -> Any:
+        sent = Request(f"{started.pages[0]}{path}", body, {"authorization": f"Bearer {token}"})
+        with urlopen(sent, context=context, timeout=10) as answer:
+            return answer.headers
+
+    async with secured(settings, authority) as started:
+        assert started.pages[0].startswith("https://")
+        assert await asyncio.to_thread(ask, "/metrics", trusting)
+        headers = await asyncio.to_thread(ask, "/session", trusting, b'{"token": "%s"}' % token.encode())
+        assert {"Secure", "HttpOnly"} <= {each.strip() for each in headers["set-cookie"].split(";")}
+        with pytest.raises(URLError, match="CERTIFICATE_VERIFY_FAILED"):
+            await asyncio.to_thread(ask, "/metrics", ssl.create_default_context())
+
+
+async def test_who_has_no_certificate_of_the_authority_is_not_heard_though_he_has_a_token(
+    settings: Settings, database: Database, authority: Authority
+) -> None:
+    token, stranger = await granted(database, Role.ADMIN), certificates.authority("stranger")
+    async with secured(settings, authority, tls_client_ca=authority.folder / "ca.pem") as started:
+        for access in (authority.client(token=token), authority.client(ROUTER, token=token, by=stranger)):
+            with pytest.raises(UnavailableError):
+                await look(started, access)
+        assert await look(started, authority.client(ROUTER, token=token))
+
+
+async def test_a_spiffe_name_may_do_what_its_role_may_and_others_nothing(
+    settings: Settings, database: Database, authority: Authority
+) -> None:
+    await entered(database, ROUTER, Role.READER)
+    async with secured(settings, authority, tls_client_ca=authority.folder / "ca.pem") as started:
+        assert await look(started, authority.client(ROUTER))
+        async with Client(started.addresses[0], access=authority.client(ROUTER)) as client:
+            with pytest.raises(DeniedError) as denied:
+                await client.try_.TryKillInstance(pb.KillRequest(instance_id=started.instance_id))
+            assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        with pytest.raises(DeniedError) as unknown:
+            await look(started, authority.client("spiffe://example.org/other"))
+        assert unknown.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        await database.run("update token set revoked_at = clock_timestamp()")
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    await look(started, authority.client(ROUTER))
+                except DeniedError:
+                    break
+
+
+async def test_the_token_of_a_certificate_s_name_is_none(
+    settings: Settings, database: Database, authority: Authority
+) -> None:
+    """Its hash is that of a name, which is no secret."""
+    await entered(database, ROUTER, Role.ADMIN)
+    async with secured(settings, authority) as started:
+        with pytest.raises(DeniedError):
+            await look(started, authority.client(token=ROUTER))
