@@ -1,6 +1,7 @@
 // The fleet as the stream tells it: one stream a tab, resumed where it was lost, held while paused.
 
 import { signal, computed } from "@preact/signals";
+import { call, signedOut } from "./wire.js";
 import { DEAD } from "./words.js";
 
 const REMEMBERED = 1000; // events
@@ -24,6 +25,7 @@ let ahead = 0; // of the manager's clock before ours
 let last = "";
 let tries = 0;
 let source = null;
+let coming = 0; // the next try
 let waiting = null; // what became of whom while paused
 const passed = new Map(); // who has died, until they are no longer shown
 
@@ -47,14 +49,23 @@ function connect() {
   source.addEventListener("state", (message) => take(message, state));
   source.addEventListener("changes", (message) => take(message, changes));
   source.addEventListener("pulse", (message) => take(message, (data) => (degraded.value = data.degraded)));
-  source.onerror = again;
+  source.onerror = lost;
 }
 
-function again() {
+function lost() {
   source.close();
   if (lostAt.value === null) lostAt.value = Date.now();
-  setTimeout(connect, RETRY[Math.min(tries, RETRY.length - 1)]);
+  // a stream does not say why it was refused; a call does
+  if (!signedOut.value) call("GetService/GetAllInstances", { page_size: 1 }).catch(() => {});
+  coming = setTimeout(connect, RETRY[Math.min(tries, RETRY.length - 1)]);
   tries += 1;
+}
+
+// At once, and not at the next try.
+export function again() {
+  clearTimeout(coming);
+  source.close();
+  connect();
 }
 
 function take(message, apply) {

@@ -10,6 +10,7 @@ import { Header, Strips } from "./header.js";
 import { Kill, aimed } from "./kill.js";
 import { Dialog, Said } from "./parts.js";
 import { go, place, refine } from "./route.js";
+import { SignIn } from "./signin.js";
 import { Events } from "./view_events.js";
 import { Fleet } from "./view_fleet.js";
 import { Instance } from "./view_instance.js";
@@ -80,7 +81,7 @@ function App() {
   return html`<a class="skip" href="#view">To the content</a>
     <${Header} help=${() => (helping.value = true)} /><${Strips} />
     <div id="view" tabindex="-1"><${View} /></div>
-    <${Said} /><${Kill} />${helping.value && html`<${Help} />`}`;
+    <${Said} /><${Kill} /><${SignIn} />${helping.value && html`<${Help} />`}`;
 }
 
 start();

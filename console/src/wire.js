@@ -1,5 +1,9 @@
 // Calls by Connect in JSON, and what the server has told the page about itself.
 
+import { signal } from "@preact/signals";
+
+export const signedOut = signal(false); // this manager asks who calls, and does not know
+
 export const told = JSON.parse(document.documentElement.dataset.told);
 
 export class Refused extends Error {
@@ -19,6 +23,7 @@ export async function call(method, request, signal) {
     throw new Refused("unavailable", "the manager cannot be reached");
   }
   const body = await answer.json().catch(() => ({}));
+  if (answer.status === 401) signedOut.value = true;
   if (!answer.ok) throw new Refused(body.code || "unknown", body.message || `the manager answered ${answer.status}`);
   return body;
 }
