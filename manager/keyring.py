@@ -58,6 +58,7 @@ class Keyring:
         self._known: dict[bytes, Known] = {}
         self._held: dict[bytes, set[Callable[[], None]]] = {}
         self._shown: set[UUID] = set()
+        self._revoked: frozenset[bytes] = frozenset()  # lately
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
         # one statement at a time, however many strangers knock
@@ -92,6 +93,8 @@ class Keyring:
         if known is not None and known.ends is not None:
             timer = asyncio.get_running_loop().call_later(max(0.0, known.ends - self._clock()), ended)
         self._held.setdefault(credential, set()).add(ended)
+        if credential in self._revoked:  # since it was asked about
+            ended()
         try:
             yield
         finally:
@@ -141,6 +144,7 @@ class Keyring:
                 await self._begin_anew()
             async with self._readers.use() as connection:
                 revoked = await tokens.revoked_lately(connection)
+            self._revoked = frozenset(revoked)
             for each in revoked:
                 self._forget(each)
             self._asked_at = begun

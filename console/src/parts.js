@@ -2,7 +2,7 @@
 
 import { html } from "htm/preact";
 import { signal } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { MARKS, STATES, TYPES, short } from "./words.js";
 
 // Never colour alone.
@@ -47,12 +47,13 @@ export const Said = () => html`<div class="said" role="status">${said.value && h
 // A dialog that has the focus until it is closed, by Esc too.
 export function Dialog({ title, close, children }) {
   const box = useRef(null);
+  const name = useId(); // there may be two of them
   useEffect(() => {
     box.current.showModal();
   }, []);
-  return html`<dialog ref=${box} aria-labelledby="dialog-title" onClose=${close} onCancel=${close}
+  return html`<dialog ref=${box} aria-labelledby=${name} onClose=${close} onCancel=${close}
     onClick=${(event) => event.target === box.current && close()}>
-    <div class="dialog"><h2 id="dialog-title">${title}</h2>${children}</div></dialog>`;
+    <div class="dialog"><h2 id=${name}>${title}</h2>${children}</div></dialog>`;
 }
 
 export const Problem = ({ children }) => html`<p class="problem" role="alert">${children}</p>`;

@@ -1,8 +1,9 @@
 """HTTP: the contract for browsers and curl, what Prometheus asks, health, and the console."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from html import escape
@@ -19,7 +20,6 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from manager import __version__
-from manager.domain.refusals import Unauthenticated
 from manager.pb.version import PROTO_VERSION
 from manager.repository.database import Readers
 from manager.wire.authority import Authority
@@ -127,19 +127,26 @@ class Site:
 
     async def _stream(self, request: Request) -> Response:
         last = request.headers.get("last-event-id") or request.query_params.get("last", "")
-        made = self._live.frames(last)
-        frames = request.state.door.while_good(request.state.caller, made) if self._stage.authority else made
+        frames = self._frames(request, last)
         first = await anext(frames)  # so that a refusal has a status of its own
 
         async def all_frames() -> AsyncIterator[bytes]:
-            with suppress(Unauthenticated):  # the browser comes again, and is asked for another token
-                async with aclosing(made), aclosing(frames):
-                    yield first
-                    async for each in frames:
-                        yield each
+            async with aclosing(frames):
+                yield first
+                async for each in frames:
+                    yield each
 
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(all_frames(), media_type="text/event-stream", headers=headers)
+
+    async def _frames(self, request: Request, last: str) -> AsyncGenerator[bytes, None]:
+        """The stream, for as long as whoever asked may ask; then the browser comes again, and is told why not."""
+        ended = asyncio.Event()
+        known = request.state.door.held(request.state.caller, ended.set) if self._stage.authority else nullcontext()
+        with known:
+            async with aclosing(self._live.frames(last, ended)) as frames:
+                async for each in frames:
+                    yield each
 
     async def _console(self, _: Request) -> Response:
         """The page, with what it has to know beforehand."""

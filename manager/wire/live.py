@@ -12,9 +12,10 @@ manager's clock in milliseconds, by which ages are reckoned. Rows and events are
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, time
+from typing import Any
 
 from manager.domain.event import EventType, Told
 from manager.domain.filter import Filter, ResumeToken
@@ -112,8 +113,9 @@ class Live:
         self._subscribing = subscribing
         self._degraded = degraded
 
-    async def frames(self, last: str) -> AsyncGenerator[bytes, None]:
-        """For ever. `last`: the id of the last frame that the browser has, or nothing; who cannot go on begins anew."""
+    async def frames(self, last: str, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:
+        """Until it is ended. `last`: the id of the last frame that the browser has, or nothing; who cannot go on begins
+        anew."""
         with self._subscribing.one_more():
             place = await self._place(last)
             yield await self._glimpse() if place is None else self._pulse()
@@ -124,7 +126,7 @@ class Live:
                     for each in _state(snapshot):
                         yield each
                     yield self._pulse()
-                async for each in self._changes(place):
+                async for each in self._changes(place, ended):
                     yield each
             except Exception as error:
                 if refusal_of(error) is None:
@@ -154,7 +156,7 @@ class Live:
             return None
         return place
 
-    async def _changes(self, place: ResumeToken) -> AsyncIterator[bytes]:
+    async def _changes(self, place: ResumeToken, ended: asyncio.Event) -> AsyncIterator[bytes]:
         changes, news = Changes(place=place), asyncio.Event()
 
         async def follow() -> None:
@@ -170,8 +172,8 @@ class Live:
 
         following, due = asyncio.ensure_future(follow()), monotonic() + PULSE
         try:
-            while True:
-                await _either(news, following, due - monotonic())
+            while not ended.is_set():
+                await _either((news, ended), following, due - monotonic())
                 if monotonic() >= due:  # however much else comes
                     due = monotonic() + PULSE
                     yield self._pulse()
@@ -187,13 +189,14 @@ class Live:
         return frame("pulse", {"degraded": dict(self._degraded())})
 
 
-async def _either(news: asyncio.Event, following: "asyncio.Future[None]", timeout: float) -> None:
-    """Returns when there are news, or after so many seconds; raises what ended the subscription."""
-    coming = asyncio.ensure_future(news.wait())
+async def _either(events: Sequence[asyncio.Event], following: "asyncio.Future[None]", timeout: float) -> None:
+    """Returns when one of these happens, or after so many seconds; raises what ended the subscription."""
+    coming: list[asyncio.Future[Any]] = [asyncio.ensure_future(each.wait()) for each in events]
     try:
-        await asyncio.wait((coming, following), timeout=max(0, timeout), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((*coming, following), timeout=max(0, timeout), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        coming.cancel()
+        for each in coming:
+            each.cancel()
     if following.done():
         following.result()
 
