@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from manager.domain.principal import Principal
 from manager.domain.refusals import PermissionDenied, Unauthenticated
-from manager.domain.token import digest, well_formed
+from manager.domain.token import PREFIX, digest, well_formed
 from manager.keyring import UNKNOWN, Keyring
 from manager.wire.principal import CALLING
 from manager.wire.rights import RIGHTS, Row, Whose, about_only
@@ -35,23 +35,17 @@ class Context(Protocol):
         """What the transport knows of the client's certificate."""
 
 
-def credential(metadata: Iterable[tuple[str, str | bytes]]) -> bytes | None:
-    """The digest of the token in a call's metadata, or in the session of a browser; None without one."""
+def shown(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """The token in a call's metadata, or in the session of a browser; None without one."""
     session = None
     for name, value in metadata:
         if name == "authorization" and isinstance(value, str):
             if value[: len(SCHEME)].lower() != SCHEME:
                 raise Unauthenticated(ASKED)
-            return _digest(value[len(SCHEME) :].strip())
+            return value[len(SCHEME) :].strip()
         if name == "cookie" and isinstance(value, str):
             session = session or _session(value)
-    return _digest(session) if session else None
-
-
-def _digest(token: str) -> bytes:
-    if not well_formed(token):
-        raise Unauthenticated(UNKNOWN)
-    return digest(token)
+    return session
 
 
 def _session(header: str) -> str | None:
@@ -62,10 +56,10 @@ def _session(header: str) -> str | None:
     return found.value if found else None
 
 
-def certified(names: Iterable[bytes]) -> bytes | None:
-    """The digest of the SPIFFE name in a certificate that the transport has verified; None without one."""
+def certified(names: Iterable[bytes]) -> str | None:
+    """The SPIFFE name in a certificate that the transport has verified; None without one."""
     own = [each.decode(errors="replace") for each in names if each.startswith(SPIFFE.encode())]
-    return digest(own[0]) if len(own) == 1 else None  # a certificate has one, or is not one of these
+    return own[0] if len(own) == 1 else None  # a certificate has one, or is not one of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +76,19 @@ class Caller:
             raise PermissionDenied("a token of an instance is good for that instance alone")
 
 
+async def known(keyring: Keyring, token: str) -> tuple[bytes, Principal]:
+    """The digest of a token, and whose it is. Raises Unauthenticated, or Unavailable where nobody can say."""
+    if not token.startswith(PREFIX):  # the digests of names in certificates are there too
+        raise Unauthenticated(UNKNOWN)
+    credential = digest(token)
+    principal = keyring.known(credential)
+    if principal is None:
+        if not well_formed(token):
+            raise Unauthenticated(UNKNOWN)
+        principal = await keyring.principal(credential)
+    return credential, principal
+
+
 class Door:
     """Before one method, or one path of HTTP."""
 
@@ -92,17 +99,22 @@ class Door:
 
     async def enter(self, context: Context) -> Caller:
         """Who calls. Raises Unauthenticated, PermissionDenied, or Unavailable where nobody can say."""
-        shown = credential(context.invocation_metadata() or ())
-        if shown is None and self._certificates:
-            shown = certified(context.auth_context().get(NAMES, ()))
-        if shown is None:
-            raise Unauthenticated(ASKED)
-        principal = self._keyring.known(shown) or await self._keyring.principal(shown)
+        credential, principal = await self._known(context)
         whose = self._row.get(principal.role)
         if whose is None:
             raise PermissionDenied(f"a token of role {principal.role} is not for this call")
         CALLING.set(principal)
-        return Caller(shown, principal, whose)
+        return Caller(credential, principal, whose)
+
+    async def _known(self, context: Context) -> tuple[bytes, Principal]:
+        token = shown(context.invocation_metadata() or ())
+        if token is not None:
+            return await known(self._keyring, token)
+        name = certified(context.auth_context().get(NAMES, ())) if self._certificates else None
+        if name is None:
+            raise Unauthenticated(ASKED)
+        credential = digest(name)
+        return credential, await self._keyring.principal(credential)
 
     def held(self, caller: Caller, ended: Callable[[], None]) -> AbstractContextManager[None]:
         """Has `ended` called as soon as the caller may no longer call."""
@@ -112,7 +124,7 @@ class Door:
         """What comes one by one, for as long as the caller may call; then raises Unauthenticated."""
         ended = asyncio.Event()
         with self.held(caller, ended.set):
-            async with aclosing(until(ended, items, Unauthenticated(NO_LONGER))) as coming:
+            async with aclosing(until(ended, items, lambda: Unauthenticated(NO_LONGER))) as coming:
                 async for each in coming:
                     yield each
 
@@ -130,4 +142,4 @@ class Authority:
 
     async def know(self, token: str) -> None:
         """Raises Unauthenticated unless somebody has this token."""
-        await self._keyring.principal(_digest(token))
+        await known(self._keyring, token)

@@ -31,7 +31,6 @@ from manager.wire.until import until
 Context = aio.ServicerContext[Any, Any]
 
 BYTES_LIMIT = 3 * 1024 * 1024
-STOPPING = Unavailable("this server is stopping; go on elsewhere")
 # Each kind of metrics: its samples, and the field of the answer that they fill.
 KINDS: dict[MetricsKind, tuple[type[Any], str, Callable[[Any], Any]]] = {
     MetricsKind.SYSTEM: (SystemSample, "system", encode.system_metrics),
@@ -56,7 +55,7 @@ class FleetService(grpc_pb.FleetServiceServicer):
     async def HealthChecks(
         self, request_iterator: AsyncIterator[pb.HealthCheckBatch], context: Context
     ) -> AsyncIterator[pb.HealthCheckOutcomes]:
-        async for batch in until(self._checks.stopping, request_iterator, STOPPING):
+        async for batch in until(self._checks.stopping, request_iterator, _stopping):
             ids = batches.read("instance_ids", batch.instance_ids, _instance_id)
             yield batches.checked(await batches.carried(ids, self._checks.submit_many))
 
@@ -140,6 +139,10 @@ class FleetService(grpc_pb.FleetServiceServicer):
 def never_was(instance_id: InstanceId) -> NotFound:
     """What is said of an id that even the dead do not have."""
     return NotFound(f"no instance {instance_id} was ever registered, or its record is past the retention")
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("this server is stopping; go on elsewhere")
 
 
 def _instance_id(value: str) -> InstanceId:

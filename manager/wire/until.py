@@ -1,7 +1,7 @@
 """What comes one by one, until something happens that ends it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TypeVar
 
 from manager.domain.refusals import Refusal
@@ -9,8 +9,10 @@ from manager.domain.refusals import Refusal
 T = TypeVar("T")
 
 
-async def until(happens: asyncio.Event, items: AsyncIterator[T], refusal: Refusal) -> AsyncGenerator[T, None]:
-    """The items, to their end; raises the refusal as soon as it happens, though no item comes."""
+async def until(
+    happens: asyncio.Event, items: AsyncIterator[T], refusal: Callable[[], Refusal]
+) -> AsyncGenerator[T, None]:
+    """The items, to their end; raises a refusal as soon as it happens, though no item comes."""
     happened = asyncio.ensure_future(happens.wait())
     try:
         while True:
@@ -18,7 +20,7 @@ async def until(happens: asyncio.Event, items: AsyncIterator[T], refusal: Refusa
             try:
                 await asyncio.wait((coming, happened), return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done() or happens.is_set():
-                    raise refusal.with_traceback(None)  # many may raise the same one
+                    raise refusal()
             finally:
                 coming.cancel()
             item = coming.result()

@@ -103,7 +103,7 @@ async def test_one_port_is_served_on_every_address_that_the_machine_has(settings
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     hosts = ("127.0.0.1", "[::1]", "203.0.113.1")
-    async with serving(settings.model_copy(update={"bind": hosts})) as started:
+    async with serving(settings.model_copy(update={"bind": hosts, "insecure_i_know": True})) as started:
         ports = {address.rpartition(":")[2] for address in started.addresses}
         assert len(ports) == 1
         assert not any(address.startswith("203.0.113.1") for address in started.addresses)
@@ -114,5 +114,5 @@ async def test_one_port_is_served_on_every_address_that_the_machine_has(settings
 
 async def test_a_server_with_none_of_its_addresses_does_not_start(settings: Settings) -> None:
     with pytest.raises(CannotListen, match="--bind"):
-        async with serving(settings.model_copy(update={"bind": ("203.0.113.1",)})):
+        async with serving(settings.model_copy(update={"bind": ("203.0.113.1",), "insecure_i_know": True})):
             pass

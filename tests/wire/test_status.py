@@ -16,6 +16,7 @@ import manager
 from manager.domain.refusals import Refusal
 from manager.pb import instance_manager_pb2 as pb
 from manager.repository import database as connections
+from manager.safety import Unsafe
 from manager.settings import Settings
 from manager.wire.ports import CannotListen
 from manager.wire.status import STATUS_OF, status_of
@@ -25,7 +26,7 @@ from tests.wire.caller import calling, outcome, refusal
 from tests.wire.fleet import Fleet, description, request
 
 # raised before there is anybody to answer
-BEFORE_SERVING = {CannotListen, NotInstalled}
+BEFORE_SERVING = {CannotListen, NotInstalled, Unsafe}
 APART = ("manager.__main__", "manager.cli", "manager.client", "manager.embedded", "manager.pb")
 
 
