@@ -16,12 +16,13 @@ PATIENCE = 60.0
 def environment(**more: str) -> dict[str, str]:
     """The present one, without what points at another manager or database.
 
-    IM_NOTIFY and IM_TRANSPORT are for the whole suite.
+    IM_NOTIFY, IM_TRANSPORT and IM_INSECURE_I_KNOW are for the whole suite.
     """
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in ("IM_NOTIFY", "IM_TRANSPORT") or (not name.startswith("IM_") and name != "DATABASE_URL")
+        if name in ("IM_NOTIFY", "IM_TRANSPORT", "IM_INSECURE_I_KNOW")
+        or (not name.startswith("IM_") and name != "DATABASE_URL")
     }
     return {**kept, **more}
 

@@ -1,6 +1,7 @@
 """What can be seen of managers from outside: ports, the protocol, speed, the clock."""
 
 import asyncio
+import ssl
 import time
 from contextlib import suppress
 
@@ -8,7 +9,7 @@ from manager.cli.connection import Target
 from manager.cli.exits import exit_of
 from manager.cli.finding import Finding, State, judged
 from manager.cli.messages import ADVICE_OF_EXIT
-from manager.client import Client, ManagerError
+from manager.client import Access, Client, ManagerError
 from manager.client.address import Address, address
 from manager.pb.fleet_pb2 import METRICS_KIND_SYSTEM, MetricsHistoryRequest
 from manager.pb.instance_manager_pb2 import INSTANCE_MANAGER, InstanceFilter
@@ -23,7 +24,9 @@ SKEWED = (1.0, 10.0)
 async def look(target: Target, http_port: int) -> list[Finding]:
     """All that a client can find out."""
     hosts = dict.fromkeys(address(each).host for each in target.addresses)
-    ports = await asyncio.gather(*map(_port, target.addresses), *(_http(Address(each, http_port)) for each in hosts))
+    tls = _tls(target.access)
+    https = (_http(Address(each, http_port), tls) for each in hosts)
+    ports = await asyncio.gather(*map(_port, target.addresses), *https)
     try:
         async with Client(*target.addresses, deadline=PATIENCE, access=target.access) as client:
             return [*ports, *await _asked(client)]
@@ -47,23 +50,31 @@ async def _port(where: str) -> Finding:
     return Finding("port", State.OK, f"{where} is open")
 
 
-async def _http(where: Address) -> Finding:
+def _tls(access: Access) -> ssl.SSLContext | None:
+    """What verifies a manager, where the connection is TLS: HTTP speaks it as gRPC does."""
+    if access.credentials is None:
+        return None
+    return ssl.create_default_context(cadata=access.ca.decode() if access.ca else None)
+
+
+async def _http(where: Address, tls: ssl.SSLContext | None) -> Finding:
     """Not failed without: a manager may serve gRPC alone."""
+    scheme = "https" if tls else "http"
     try:
         async with asyncio.timeout(PATIENCE):
-            said = await _status(where)
+            said = await _status(where, tls)
     except (TimeoutError, OSError) as error:
         found = f"nobody answers at {where}: {getattr(error, 'strerror', '') or 'no answer in time'}"
         return Finding("http", State.WARNING, found, "no console and no /metrics; another port is named by --http-port")
     if said[:1] == ["HTTP/1.1"] and said[1:2] == ["200"]:
-        return Finding("http", State.OK, f"http://{where} answers")
-    found = f"http://{where} answers {' '.join(said)[:60] or 'nothing'}"
+        return Finding("http", State.OK, f"{scheme}://{where} answers")
+    found = f"{scheme}://{where} answers {' '.join(said)[:60] or 'nothing'}"
     return Finding("http", State.WARNING, found, "is it a manager's port? another is named by --http-port")
 
 
-async def _status(where: Address) -> list[str]:
+async def _status(where: Address, tls: ssl.SSLContext | None) -> list[str]:
     """The first line of what is said to who asks for the console, by its words."""
-    reader, writer = await asyncio.open_connection(where.host, where.port)
+    reader, writer = await asyncio.open_connection(where.host, where.port, ssl=tls)
     try:
         writer.write(f"HEAD / HTTP/1.1\r\nhost: {where}\r\nconnection: close\r\n\r\n".encode())
         await writer.drain()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
@@ -21,6 +22,7 @@ from manager.wire.undecodable import Undecodable, readable, tolerant
 DETAILS = "grpc-status-details-bin"
 EXEMPT = ("/grpc.health.", "/grpc.reflection.")
 KEY = "proto_version"
+HEARD_WITHIN = 0.5  # seconds
 OK, CANCELLED, NOT_FOUND = (
     each.name for each in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND)
 )
@@ -138,8 +140,12 @@ def _dialogue(
     async def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         ending = CANCELLED
         try:
-            caller = await door.enter(context) if door else None
-            admit(context)
+            try:
+                caller = await door.enter(context) if door else None
+                admit(context)
+            except Exception:
+                await _heard(requests)
+                raise
             coming = readable(requests)
             if door and caller:
                 coming = _judged(caller, door.while_good(caller, coming))
@@ -154,6 +160,14 @@ def _dialogue(
             meter.stream(ending)
 
     return handle
+
+
+async def _heard(requests: Any) -> None:
+    """Returns once the client has sent something, or is not about to: gRPC's own takes an end that comes while it sends
+    for a failure of its own, and would not learn why it is refused."""
+    with suppress(TimeoutError, StopAsyncIteration):
+        async with asyncio.timeout(HEARD_WITHIN):
+            await anext(aiter(requests))
 
 
 async def _judged(caller: Caller, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

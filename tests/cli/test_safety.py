@@ -36,7 +36,7 @@ def secured(tls: Path) -> dict[str, str]:
 
 async def refused(*arguments: str, **variables: str) -> Ended:
     """A start that is none."""
-    return await imctl("serve", "--port", "0", *arguments, **variables)
+    return await imctl("serve", "--port", "0", *arguments, IM_INSECURE_I_KNOW="", **variables)
 
 
 def told(*sentences: str, choice: bool = True) -> str:
@@ -79,7 +79,7 @@ async def test_6_workers_are_no_way_around(database: Database) -> None:
 
 
 async def test_7_nor_is_development() -> None:
-    ended = await imctl("dev", "--ephemeral", "--port", "0", "--bind", FAR)
+    ended = await imctl("dev", "--ephemeral", "--port", "0", "--bind", FAR, IM_INSECURE_I_KNOW="")
     assert (ended.code, ended.err) == (78, told(NO_TLS, NO_AUTH))
 
 
@@ -213,7 +213,8 @@ async def test_who_insists_is_served_and_reminded(database: Database) -> None:
 
 
 async def test_development_is_named_in_the_banner_and_as_a_gauge(database: Database) -> None:
-    async with started("serve", "--port", "0", "--bind", "127.0.0.1", DATABASE_URL=database.url) as running:
+    cautious = {"DATABASE_URL": database.url, "IM_INSECURE_I_KNOW": ""}
+    async with started("serve", "--port", "0", "--bind", "127.0.0.1", **cautious) as running:
         assert "development    no credentials are asked for" in running.said
         page = next(line for line in running.said.splitlines() if "console" in line).split()[-1]
         with urlopen(f"{page}/metrics") as metrics:

@@ -159,6 +159,9 @@ async def test_a_manager_and_imctl_talk_by_what_was_made(database: Database, tmp
         }  # fmt: skip
         answered = await imctl("get", **asks)
         assert answered.code == 0, answered.err
+        pages = running.said.split("https://localhost:")[1].split()[0]
+        looked = await imctl("doctor", "--http-port", pages, "-o", "csv", **asks)
+        assert f"https://127.0.0.1:{pages} answers" in looked.out
 
 
 async def test_the_key_of_an_authority_that_is_not_there_is_asked_for(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from grpc import aio
 
 from manager.client import Access, Client, UnavailableError
+from manager.client.access import bearing
 from manager.pb.instance_manager_pb2 import InstanceRequest
 from tests.client.standin import StandIn, batches, handlers
 
@@ -69,3 +70,21 @@ async def test_who_has_no_certificate_or_is_in_the_clear_is_not_heard(
 
 def test_secrets_are_not_in_what_is_printed() -> None:
     assert "secret" not in repr(Access(token="secret", key=b"secret"))
+
+
+def test_what_the_environment_says_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("of-the-file\n")
+    (tmp_path / "ca").write_bytes(b"ca")
+    files = {"IM_TOKEN_FILE": str(tmp_path / "token"), "IM_TLS_CA": str(tmp_path / "ca")}
+    assert Access.of_environment({}) == Access()
+    assert Access.of_environment(files) == Access(token="of-the-file", ca=b"ca")
+    assert Access.of_environment(files | {"IM_TOKEN": "stronger"}).token == "stronger"
+    with pytest.raises(FileNotFoundError):
+        Access.of_environment({"IM_TOKEN_FILE": str(tmp_path / "nothing")})
+
+
+async def test_a_call_may_show_another_token_than_the_client_s(standin: StandIn) -> None:
+    async with Client(standin.address, access=Access(token="client")) as client:
+        await client.try_.TryHealthCheck(REQUEST)
+        await client.try_.TryHealthCheck(REQUEST, metadata=bearing("own"))
+    assert [each["authorization"] for each in standin.metadata] == ["Bearer client", "Bearer own"]

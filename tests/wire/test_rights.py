@@ -423,3 +423,33 @@ async def test_probes_and_the_page_ask_for_nothing(guarded: Guarded) -> None:
         with pytest.raises(aio.AioRpcError) as refused:
             await reflect(iter([b":\0"])).read()
         assert refused.value.code() is Code.UNAUTHENTICATED
+
+
+async def test_who_is_refused_as_he_begins_to_send_learns_why(guarded: Guarded) -> None:
+    """gRPC's client takes an end that comes while it sends for a failure of its own."""
+    (method,) = (each for each in METHODS if each.client_streaming)
+
+    async def one() -> AsyncIterator[bytes]:
+        yield b""
+        await asyncio.Event().wait()
+
+    async with aio.insecure_channel(guarded.fleet.serving.addresses[0]) as channel:
+        both: Any = channel.stream_stream(path(method))
+        for _ in range(200):
+            with pytest.raises(aio.AioRpcError) as refused:
+                await both(one(), metadata=VERSION).read()
+            assert refused.value.code() is Code.UNAUTHENTICATED
+
+
+async def test_who_is_refused_and_says_nothing_is_told_so_all_the_same(guarded: Guarded) -> None:
+    (method,) = (each for each in METHODS if each.client_streaming)
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async with aio.insecure_channel(guarded.fleet.serving.addresses[0]) as channel:
+        both: Any = channel.stream_stream(path(method))
+        with pytest.raises(aio.AioRpcError) as refused:
+            await both(nothing(), metadata=VERSION, timeout=5).read()
+        assert refused.value.code() is Code.UNAUTHENTICATED
