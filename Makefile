@@ -41,8 +41,8 @@ faults: .venv/.ok ## every kind of fault seven times, a million judged operation
 	IM_FAULT_ROUNDS=$${IM_FAULT_ROUNDS:-7} IM_OPERATIONS=$${IM_OPERATIONS:-1000000} IM_HERD=$${IM_HERD:-10000} \
 	  $(BIN)/python -m pytest -q -s tests/faults
 
-drill: .venv/.ok ## lose the database of 100,000 instances, restore it to a change, and serve again, as docs/operations.md has it
-	IM_DRILL=$${IM_DRILL:-100000} $(BIN)/python -m pytest -q -s tests/test_operations.py
+drill: .venv/.ok ## lose the database of 100,000 instances, restore it to a change, and serve again: what is lost, and how long it takes
+	IM_DRILL=$${IM_DRILL:-100000} $(BIN)/python -m pytest -q -s tests/test_drill.py
 
 soak: .venv/.ok ## an hour of steady work: what grows, and is the end as fast as the beginning?
 	$(BIN)/python -m bench.soak

@@ -53,6 +53,7 @@ VERBS = {
     "doctor": Verb("Look for what is wrong with managers and their database.", "run"),
     "sql": Verb("Ask the record in SQL, as its reader, or open psql on it.", "embedded", takes_command=True),
     "backup": Verb("Take a backup of the database, and verify it.", "embedded"),
+    "restore": Verb("Bring the database back from a backup.", "embedded"),
     "admin": Verb("Tell the database what only an operator can know.", "server"),
     "token": Verb("Say who may call.", "server"),
     "certs": Verb("Make a small authority of your own, and certificates.", "server"),

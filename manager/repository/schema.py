@@ -227,6 +227,7 @@ control = Table(
     Column("buried_revision", BigInteger, nullable=False, server_default=text("0")),
     Column("minutes_kept", Interval, nullable=False, server_default=text("interval '90 days'")),
     Column("hours_kept", Interval, nullable=False, server_default=text("interval '400 days'")),
+    Column("restored", Text),
     PrimaryKeyConstraint("one", name="control_pkey"),
     _check("control_one_row", "one"),
     _check("control_grace_wholly", "num_nulls(grace_from, grace_until) in (0, 2)"),

@@ -133,19 +133,26 @@ def _ordinals(events: Sequence[Event]) -> list[int]:
     return [next(numbers[each.revision]) for each in events]
 
 
+# whoever restored the database has left word in `control`
 EPOCH = text("""
-insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
-select coalesce((select max(number) from history_epoch), 0) + 1, h.system_identifier, h.timeline, h.database_oid,
-       h.event_oid,
-       greatest(c.compacted_revision, (select max(revision) from event),
-                (select max(base_revision) from history_epoch)),
-       case when exists (select from history_epoch) then :reason else 'the first' end
-from history_here h cross join control c
-where :forced or not exists (
-    select from (select * from history_epoch order by number desc limit 1) e
-    where (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
-        = (h.system_identifier, h.timeline, h.database_oid, h.event_oid))
-returning epoch, number
+with opened as (
+    insert into history_epoch (number, system_identifier, timeline, database_oid, event_oid, base_revision, reason)
+    select coalesce((select max(number) from history_epoch), 0) + 1, h.system_identifier, h.timeline, h.database_oid,
+           h.event_oid,
+           greatest(c.compacted_revision, (select max(revision) from event),
+                    (select max(base_revision) from history_epoch)),
+           case when not exists (select from history_epoch) then 'the first'
+                when c.restored is null or :forced then :reason else c.restored end
+    from history_here h cross join control c
+    where :forced or not exists (
+        select from (select * from history_epoch order by number desc limit 1) e
+        where (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
+            = (h.system_identifier, h.timeline, h.database_oid, h.event_oid))
+    returning epoch, number
+), told as (
+    update control set restored = null where restored is not null and exists (select from opened)
+)
+select epoch, number from opened
 """)
 
 

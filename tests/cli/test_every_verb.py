@@ -97,6 +97,14 @@ async def an_authority(_: Scene) -> Sequence[str]:
     return ["init", folder]
 
 
+async def a_restored_dump(scene: Scene) -> Sequence[str]:
+    """What would be done with it: six times in a row, it would be done once."""
+    given = await a_backup(scene)
+    taken = await scene.imctl("backup", *given)
+    assert taken.code == 0, taken.err
+    return [given[0], "--dump", "--url", scene.database.admin, "--dry-run"]
+
+
 # what each verb is given, anew for each format
 GIVEN: dict[str, Arguments] = {
     "migrate": always(),
@@ -117,6 +125,7 @@ GIVEN: dict[str, Arguments] = {
     "doctor": always(),
     "sql": a_question,
     "backup": a_backup,
+    "restore": a_restored_dump,
     "admin": always("grace"),
     "token": always("list", "--all"),
     "certs": an_authority,

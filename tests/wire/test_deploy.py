@@ -1,6 +1,7 @@
 """What is deployed beside the manager: the dashboard and the alerts speak PromQL, of meters and labels that exist."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,8 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> 
 def test_no_two_alerts_have_one_name() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(set(names)) == len(names)
+
+
+def test_each_alert_has_its_place_in_the_runbook() -> None:
+    page = (DEPLOY.parent / "docs" / "operations.md").read_text().partition("\n## Runbook\n")[2]
+    assert re.findall(r"^### (\w+)$", page, flags=re.M) == [rule["alert"] for rule in RULES]

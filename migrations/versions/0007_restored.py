@@ -1,0 +1,16 @@
+"""What the next epoch is opened for, where somebody who has restored the database knows it."""
+
+from alembic import op
+
+revision = "0007"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql("alter table control add column restored text")
+
+
+def downgrade() -> None:
+    op.get_bind().exec_driver_sql("alter table control drop column restored")

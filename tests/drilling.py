@@ -1,0 +1,105 @@
+"""What a drill does with a fleet: fills it, asks for everybody, and looks whether the record is sound."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+
+from manager.client import Client, new_id
+from manager.embedded import Postgres
+from manager.pb import instance_manager_pb2 as pb
+from manager.pb.fleet_pb2 import AddInstancesRequest, HealthCheckBatch, InstancesAtRequest
+from manager.settings import Settings
+from tests.conftest import serving
+
+NAME = "instance_manager"
+BATCH = 5_000
+
+
+async def served_url(postgres: Postgres) -> str:
+    await postgres.grant_login("im_server")
+    return postgres.url("im_server", NAME)
+
+
+@asynccontextmanager
+async def manager(postgres: Postgres) -> AsyncIterator[Client]:
+    """A manager on it, with a reaper, and a client."""
+    url = await served_url(postgres)
+    settings = Settings(
+        database_url=url, bind=("127.0.0.1",), port=0, timeout=timedelta(seconds=60), check_load=1_000_000
+    )
+    async with serving(settings) as started, Client(started.addresses[0]) as client:
+        yield client
+
+
+async def add(client: Client, count: int) -> list[str]:
+    """So many instances, each tenth a root and the others below one."""
+    ids = [str(new_id()) for _ in range(count)]
+    described = [
+        pb.InstanceDescription(
+            instance_id=each,
+            instance_type=pb.CHROME_BROWSER,
+            parent_id=ids[number - number % 10] if number % 10 else "",
+        )
+        for number, each in enumerate(ids)
+    ]
+    for begin in range(0, count, BATCH):
+        waiting = described[begin : begin + BATCH]
+        while waiting:  # a machine that is busy with a large fleet may answer UNAVAILABLE
+            answer = await client.fleet.AddInstances(AddInstancesRequest(instances=waiting))
+            waiting = [each for each, told in zip(waiting, answer.outcomes, strict=True) if not told.answer.value]
+    return ids
+
+
+async def checked(client: Client, ids: list[str]) -> tuple[int, int]:
+    """How many health checks are answered true, and how many with EPOCH_CHANGED; no other answer comes."""
+
+    async def batches() -> AsyncIterator[HealthCheckBatch]:
+        for begin in range(0, len(ids), BATCH):
+            yield HealthCheckBatch(instance_ids=ids[begin : begin + BATCH])
+
+    kept = lost = 0
+    async for answer in client.fleet.HealthChecks(batches()):
+        for each in answer.outcomes:
+            kept += each.answer.value
+            lost += each.failure.reason == "EPOCH_CHANGED"
+    assert kept + lost == len(ids), "somebody was told to terminate"
+    return kept, lost
+
+
+async def sound(url: str) -> None:
+    """Nothing that may never be: a live child of a dead parent, a death without a root cause, a gap in the history."""
+    connection = await asyncpg.connect(url)
+    try:
+        orphans = await connection.fetchval("""
+            select count(*) from audit.instances c join audit.instances p on p.id = c.parent_id
+            where c.status <> 'DEAD' and p.status = 'DEAD'""")
+        causeless = await connection.fetchval("""
+            select count(*) from audit.deaths d left join audit.root_causes r on r.id = d.root_cause
+            where r.id is null""")
+        gaps = await connection.fetchval("""
+            select max(revision) - min(revision) + 1 - count(distinct revision) from audit.events""")
+        assert (orphans, causeless, gaps) == (0, 0, 0)
+    finally:
+        await connection.close()
+
+
+async def value(url: str, question: str) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        return int(await connection.fetchval(question))
+    finally:
+        await connection.close()
+
+
+async def count(client: Client, revision: int) -> int:
+    """How many lived then."""
+    found, token = 0, b""
+    while True:
+        page = await client.fleet.GetInstancesAt(
+            InstancesAtRequest(revision=revision, page_size=BATCH, page_token=token)
+        )
+        found, token = found + len(page.instances), page.next_page_token
+        if not token:
+            return found
