@@ -186,15 +186,20 @@ export const totals = computed(() => {
 // Who belongs to whom, as far as both are here.
 export const children = computed(() => {
   version.value;
+  return grouped(rows);
+});
+
+// The children of each that has any, of instances by id.
+export function grouped(among) {
   const found = new Map();
-  for (const each of rows.values()) {
-    if (!each.parent || !rows.has(each.parent)) continue;
+  for (const each of among.values()) {
+    if (!each.parent || !among.has(each.parent)) continue;
     const siblings = found.get(each.parent);
     if (siblings) siblings.push(each);
     else found.set(each.parent, [each]);
   }
   return found;
-});
+}
 
 // An instance and all the living below it, from the top.
 export function subtree(id) {

@@ -1,6 +1,6 @@
-// What the fleet's view shows, line by line: a tree in which large groups of siblings are folded, or a table.
+// What the fleet's view shows, line by line: a tree in which large groups of siblings are folded, or a table. `fleet` is
+// the one that is shown: its `rows` by id, and the `children` of each that has any.
 
-import { children, rows } from "./fleet.js";
 import { STALE, DEAD, STATES, TYPES } from "./words.js";
 
 const MANY = 20; // siblings of one type: more are one line, until somebody opens it
@@ -16,27 +16,26 @@ export const COLUMNS = [
   { name: "host", title: "Host", key: (each) => each.host },
   { name: "state", title: "State", key: (each) => -each.status },
   { name: "age", title: "Age", key: (each) => -each.created },
-  { name: "children", title: "Children", key: (each) => children.value.get(each.id)?.length || 0 },
+  { name: "children", title: "Children", key: (each, { children }) => children.get(each.id)?.length || 0 },
   { name: "services", title: "Services", key: (each) => each.services.map(([, host, port]) => `${host}:${port}`).join() },
   { name: "labels", title: "Labels", key: (each) => Object.entries(each.labels).map((pair) => pair.join("=")).join() },
 ];
 
 // `sort` is a column's name, with a minus for the other way around.
-export function table(test, sort) {
+export function table(fleet, test, sort) {
   const backwards = sort.startsWith("-");
   const column = COLUMNS.find(({ name }) => name === sort.replace("-", "")) || COLUMNS[0];
-  const found = [...rows.values()];
+  const found = [...fleet.rows.values()];
   const shown = test ? found.filter(test) : found;
-  const keyed = shown.map((each) => [column.key(each), each]); // once each, and not at every comparison
+  const keyed = shown.map((each) => [column.key(each, fleet), each]); // once each, and not at every comparison
   keyed.sort(([x, a], [y, b]) => (x < y ? -1 : x > y ? 1 : a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
   if (backwards) keyed.reverse();
   return { lines: keyed.map(([, each]) => ({ key: each.id, each, level: 1 })), count: shown.length };
 }
 
 // `turned` holds the keys of lines that are not as they are by themselves: instances open, groups folded.
-export function tree(test, turned) {
-  const below = children.value;
-  const kept = test ? matches(test) : null;
+export function tree({ rows, children: below }, test, turned) {
+  const kept = test ? matches(rows, test) : null;
   const lines = [];
   let count = 0;
   for (const each of rows.values()) count += !test || test(each);
@@ -77,7 +76,7 @@ export function tree(test, turned) {
 }
 
 // Who matches, and all above them, so that they can be seen where they are.
-function matches(test) {
+function matches(rows, test) {
   const kept = new Set();
   for (const each of rows.values()) {
     if (!test(each)) continue;

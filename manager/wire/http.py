@@ -48,8 +48,8 @@ class Backstage:
     """What the HTTP side works with: `handlers` are those behind the gate, by path.
 
     `serving` is the health of the server, `degraded` what is amiss with it, `names` who it may be asked as,
-    `metrics_kept` how long samples are, and `grpc_port` where gRPC is, once that is known. `authority`: whom to ask who
-    calls; None: nobody is asked. `secure`: this side speaks TLS.
+    `metrics_kept` for how long it is known what was measured, `past_kept` who lived, and `grpc_port` where gRPC is,
+    once that is known. `authority`: whom to ask who calls; None: nobody is asked. `secure`: this side speaks TLS.
     """
 
     handlers: Mapping[str, RpcHandler]
@@ -61,6 +61,7 @@ class Backstage:
     degraded: Callable[[], Mapping[str, str]]
     names: tuple[str, ...]
     metrics_kept: timedelta
+    past_kept: timedelta
     grpc_port: Callable[[], int]
     authority: Authority | None = None
     secure: bool = False
@@ -154,6 +155,7 @@ class Site:
             "version": __version__,
             "proto_version": PROTO_VERSION,
             "metrics_kept": self._stage.metrics_kept.total_seconds(),
+            "past_kept": self._stage.past_kept.total_seconds(),
             "grpc_port": self._stage.grpc_port(),
         }
         page = (CONSOLE / "index.html").read_text()

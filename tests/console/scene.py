@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -168,6 +169,13 @@ async def stir(fleet: Fleet, scene: Scene, pause: float = 0.1) -> None:
         if len(mine) > 10:
             await fleet.kill(mine.pop(0), note="its work is done")
         await asyncio.sleep(pause)
+
+
+async def now(fleet: Fleet) -> str:
+    """This moment, by the database's clock, as an address has it; what happens next is after it."""
+    moment: datetime = await fleet.database.value("select date_trunc('milliseconds', clock_timestamp())")
+    await fleet.database.run("select pg_sleep(0.005)")
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
 
 
 async def measured(fleet: Fleet, instance: str, *, minutes: int = 60) -> None:

@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import Browser, Page, expect
 
-from tests.console.scene import NARROW, WIDE, arranged, looking, measured, stir
+from tests.console.scene import NARROW, WIDE, arranged, looking, measured, now, stir
 from tests.wire.fleet import Fleet
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -43,6 +43,7 @@ async def test_every_page_is_for_everybody(browser: Browser, fleet: Fleet, size:
     scene = await arranged(fleet)
     model, dead = scene.models[0], scene.browsers[0]
     await measured(fleet, model)
+    moment = await now(fleet)
     await fleet.kill(scene.backends[0], note="enough")
     await fleet.age(scene.models[1])
     stirring = asyncio.create_task(stir(fleet, scene, 0.2))
@@ -52,6 +53,7 @@ async def test_every_page_is_for_everybody(browser: Browser, fleet: Fleet, size:
             for path, ready in (
                 ("/", ".line"),
                 ("/?view=table&q=host:backend", ".line"),
+                (f"/?at={moment}", ".line.dead, .line.healthy"),
                 (f"/instances/{model}", ".chart"),
                 (f"/instances/{dead}", ".death"),
                 ("/events", ".event"),

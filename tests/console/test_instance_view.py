@@ -86,7 +86,7 @@ async def test_what_was_measured_is_drawn_over_each_range(console: Console, flee
     await expect(memory).to_be_visible()
     ranges = console.page.get_by_role("group", name="Range")
     names = await ranges.get_by_role("button").all_inner_texts()
-    assert names == ["15m", "1h", "6h", "1d", "7d", "30d"]
+    assert names == ["15m", "1h", "6h", "1d", "7d", "30d", "90d", "1y"]
     for name in names:
         await ranges.get_by_role("button", name=name, exact=True).click()
         await expect(charts).to_have_count(8)
