@@ -247,7 +247,9 @@ def _retention(settings: Settings) -> Retention:
     # and what is coarser takes over from what is finer
     minutes = max(settings.minutes_retention, settings.metrics_retention)
     hours = max(settings.hours_retention, minutes)
-    return Retention(settings.metrics_retention, settings.history_retention, tombstones, minutes, hours)
+    return Retention(
+        settings.metrics_retention, settings.history_retention, tombstones, minutes, hours, settings.trail_retention
+    )
 
 
 class Health:

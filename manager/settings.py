@@ -109,6 +109,7 @@ class Settings(BaseSettings):
     hours_retention: Seconds = Field(default=400 * DAY, ge=DAY, le=3650 * DAY)
     history_retention: Seconds = Field(default=7 * DAY, ge=S, le=3650 * DAY)
     tombstone_retention: Seconds = Field(default=30 * DAY, ge=S, le=3650 * DAY)
+    trail_retention: Seconds = Field(default=400 * DAY, ge=30 * DAY, le=3650 * DAY)
     partitions_ahead: int = Field(default=7, ge=2, le=60)
     upkeep_interval: Seconds = Field(default=300 * S, ge=S, le=DAY)
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from datetime import timedelta
 
-from manager.repository import rollup, tokens, trim
+from manager.repository import rollup, tokens, trail, trim
 from manager.repository.database import Session, refusal_of, why
 from manager.repository.heartbeat import mend
 from manager.repository.host_stats import forget_silent
@@ -28,6 +28,8 @@ async def sweep(session: Session, days_ahead: int, retention: Retention) -> None
         await trim.keep(connection, retention)
         while await trim.step(connection):
             await asyncio.sleep(BREATH)
+        # whoever writes the trail anew cannot write this log anew: `imctl audit verify --head`
+        log.info("the head of the trail is %s", await trail.head_of(connection))
         await tokens.forget_buried(connection)
         # last, and the dropping after it: no sample goes that is not rolled up, and nothing else waits for either
         while (rolled := await rollup.step(connection)).more:

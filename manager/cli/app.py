@@ -54,6 +54,7 @@ VERBS = {
     "sql": Verb("Ask the record in SQL, as its reader, or open psql on it.", "embedded", takes_command=True),
     "backup": Verb("Take a backup of the database, and verify it.", "embedded"),
     "restore": Verb("Bring the database back from a backup.", "embedded"),
+    "audit": Verb("Prove that the trail of who did what is as it was written.", "server"),
     "admin": Verb("Tell the database what only an operator can know.", "server"),
     "token": Verb("Say who may call.", "server"),
     "certs": Verb("Make a small authority of your own, and certificates.", "server"),

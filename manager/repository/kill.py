@@ -9,6 +9,7 @@ from manager.domain.instance import Cause, InstanceId
 from manager.repository.driver import rows
 from manager.repository.instances import Known, facts
 from manager.repository.link import ascend
+from manager.repository.trail import Deaths, death
 from manager.repository.turn import Turn
 
 # `walk` goes down by (id, root), never into another aimed-at id, so that each victim has one root cause. Where each
@@ -56,7 +57,11 @@ with recursive aimed as materialized (
     join aimed a on a.id = u.root
     cross join lateral (select state from instance_state where id = u.id offset 0) s
 )
-select v.root, count(*) as victims from victim v group by v.root
+select r.root, r.victims, r.digest, s.state as before
+from (select v.root, count(*) as victims,
+             encode(sha256(string_agg(uuid_send(v.id), '' order by v.place)), 'hex') as digest
+      from victim v group by v.root) r
+cross join lateral (select cast(state as text) as state from instance_state where id = r.root offset 0) s
 """)
 
 
@@ -86,7 +91,7 @@ async def slay(turn: Turn, aims: Sequence[Kill], cause: Cause) -> Mapping[Instan
         return {}
     ordered = await _deepest_first(turn, aims)
     revisions = {each.id: turn.next_revision() for each in ordered}
-    await rows(
+    died = await rows(
         turn.connection,
         KILL,
         {
@@ -99,6 +104,10 @@ async def slay(turn: Turn, aims: Sequence[Kill], cause: Cause) -> Mapping[Instan
             "nonce": turn.nonce,
         },
     )
+    aimed = {each.id: each for each in ordered}
+    for each in died:
+        call, deaths = aimed[each.root], Deaths(each.victims, each.digest, each.before)
+        turn.acts.append(death(cause, revisions[call.id], call.actor, call.id, call.note, deaths))
     return revisions
 
 

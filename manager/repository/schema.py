@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     REAL,
     BigInteger,
     Boolean,
@@ -228,6 +229,7 @@ control = Table(
     Column("minutes_kept", Interval, nullable=False, server_default=text("interval '90 days'")),
     Column("hours_kept", Interval, nullable=False, server_default=text("interval '400 days'")),
     Column("restored", Text),
+    Column("trail_kept", Interval, nullable=False, server_default=text("interval '400 days'")),
     PrimaryKeyConstraint("one", name="control_pkey"),
     _check("control_one_row", "one"),
     _check("control_grace_wholly", "num_nulls(grace_from, grace_until) in (0, 2)"),
@@ -235,6 +237,34 @@ control = Table(
     _check("control_history_kept_range", "history_kept >= interval '1 second'"),
     _check("control_tombstones_outlive_history", "tombstones_kept >= history_kept"),
     _check("control_stretch_range", "stretch >= 1"),
+    _check("control_trail_kept_range", "trail_kept >= interval '30 days'"),
+)
+
+trail = Table(
+    "trail",
+    metadata,
+    Column("number", BigInteger, nullable=False, autoincrement=False),
+    _moment("at"),
+    Column("first_revision", BigInteger),
+    Column("revision", BigInteger),
+    Column("acts", JSON, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("number", name="trail_pkey"),
+    _check("trail_number_positive", "number > 0"),
+    _check("trail_revisions_wholly", "num_nulls(first_revision, revision) in (0, 2)"),
+    _check("trail_order", "first_revision <= revision"),
+    _check("trail_hash_length", "octet_length(hash) = 32"),
+)
+
+trail_seal = Table(
+    "trail_seal",
+    metadata,
+    Column("number", BigInteger, nullable=False, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("number", name="trail_seal_pkey"),
+    _check("trail_seal_hash_length", "octet_length(hash) = 32"),
 )
 
 reaper_group = Table(

@@ -6,6 +6,8 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from manager.repository import trail
+
 STEP = 5_000
 
 
@@ -21,18 +23,23 @@ class Retention:
     tombstones: timedelta
     minutes: timedelta = timedelta(days=90)
     hours: timedelta = timedelta(days=400)
+    trail: timedelta = timedelta(days=400)
 
 
 KEEP = text("""
-update control set history_kept = :history, tombstones_kept = :tombstones, minutes_kept = :minutes, hours_kept = :hours
-where (history_kept, tombstones_kept, minutes_kept, hours_kept)
-    <> (cast(:history as interval), cast(:tombstones as interval), cast(:minutes as interval), cast(:hours as interval))
+update control set history_kept = k.history, tombstones_kept = k.tombstones, minutes_kept = k.minutes,
+                   hours_kept = k.hours, trail_kept = k.trail
+from (select cast(:history as interval) as history, cast(:tombstones as interval) as tombstones,
+             cast(:minutes as interval) as minutes, cast(:hours as interval) as hours,
+             cast(:trail as interval) as trail) k
+where (history_kept, tombstones_kept, minutes_kept, hours_kept, trail_kept)
+    <> (k.history, k.tombstones, k.minutes, k.hours, k.trail)
 """)
 
 
 async def keep(connection: AsyncConnection, retention: Retention) -> None:
     """Puts the retentions where the owner's functions look for them."""
-    kept = {name: getattr(retention, name) for name in ("history", "tombstones", "minutes", "hours")}
+    kept = {name: getattr(retention, name) for name in ("history", "tombstones", "minutes", "hours", "trail")}
     await connection.execute(KEEP, kept)
 
 
@@ -46,4 +53,5 @@ async def step(connection: AsyncConnection) -> int:
     cut = (await connection.execute(COMPACT, {"step": STEP})).scalar() is not None
     deleted = (await connection.execute(DELETE, {"step": STEP})).scalar_one()
     buried = (await connection.execute(BURY, {"step": STEP})).scalar_one()
-    return int(cut) + int(deleted) + int(buried)
+    sealed = await trail.trim(connection, STEP)
+    return int(cut) + int(deleted) + int(buried) + int(sealed)

@@ -23,6 +23,7 @@ from manager.repository.database import is_left, is_unreplicated, transaction
 from manager.repository.driver import row, rows
 from manager.repository.grace import forgive
 from manager.repository.state import encode, encode_service
+from manager.repository.trail import acts_of
 
 
 class UnknownHistoryError(Exception):
@@ -37,7 +38,9 @@ class Turn:
     now: datetime
     nonce: int
     head: int
+    first: int  # the revision that comes after what was committed before
     events: list[Event] = field(default_factory=list)
+    acts: list[str] = field(default_factory=list)  # for the trail, beside those that the events tell of
 
     def next_revision(self) -> int:
         """The revision of one more change: dense, and committed in this order."""
@@ -76,7 +79,7 @@ async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIter
             raise Unavailable
         if not opened.known:
             raise UnknownHistoryError
-        present = Turn(connection, opened.now, opened.nonce, opened.head)
+        present = Turn(connection, opened.now, opened.nonce, opened.head, opened.head + 1)
         yield present
         if present.head > opened.head:
             await _append(present, ring=notify)
@@ -84,9 +87,13 @@ async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIter
         raise Unreplicated
 
 
-# The events that the operations have not written themselves, and the doorbell: one trip for both.
+# The events that the operations have not written themselves, the trail, and the doorbell: one trip for all.
 APPEND = text("""
-with appended as (
+with trailed as (
+    insert into trail (first_revision, revision, acts)
+    select cast(:first as bigint), cast(:last as bigint), cast(cast(:acts as text) as json)
+    where cast(:acts as text) is not null
+), appended as (
     insert into event (revision, ordinal, type, instance_id, related_id, service, before, after,
                        cause, root_cause, actor, note, nonce, at)
     select u.revision, u.ordinal, u.type, u.instance, u.related, cast(u.service as jsonb), cast(u.before as jsonb),
@@ -103,12 +110,18 @@ select pg_notify('instance_manager', cast(:head as text)) where cast(:ring as bo
 
 async def _append(present: Turn, *, ring: bool) -> None:
     events = present.events
+    befores = [encode(each.before) if each.before else None for each in events]
+    afters = [encode(each.after) if each.after else None for each in events]
+    acts = [*present.acts, *acts_of(events, befores, afters)]
     await rows(
         present.connection,
         APPEND,
         {
             "ring": ring,
             "head": str(present.head),
+            "first": present.first,
+            "last": present.head,
+            "acts": f"[{', '.join(acts)}]" if acts else None,
             "nonce": present.nonce,
             "now": present.now,
             "revisions": [each.revision for each in events],
@@ -117,8 +130,8 @@ async def _append(present: Turn, *, ring: bool) -> None:
             "instances": [each.instance for each in events],
             "related": [each.related for each in events],
             "services": [each.service and json.dumps(encode_service(each.service)) for each in events],
-            "befores": [each.before and encode(each.before) for each in events],
-            "afters": [each.after and encode(each.after) for each in events],
+            "befores": befores,
+            "afters": afters,
             "causes": [each.cause for each in events],
             "roots": [each.root for each in events],
             "actors": [str(each.actor) for each in events],

@@ -126,6 +126,7 @@ GIVEN: dict[str, Arguments] = {
     "sql": a_question,
     "backup": a_backup,
     "restore": a_restored_dump,
+    "audit": always("verify"),
     "admin": always("grace"),
     "token": always("list", "--all"),
     "certs": an_authority,

@@ -188,6 +188,8 @@ RIGHTS = {
     },
     "heartbeat": READ | {"INSERT", "UPDATE", "DELETE"},
     "history_epoch": READ | {"INSERT"},
+    "trail": READ | {"INSERT"},
+    "trail_seal": READ,
     "host_stats": READ | {"INSERT", "UPDATE", "DELETE"},
     "token": READ | {"INSERT", "UPDATE", "DELETE"},
     "instance": READ | {"INSERT", "UPDATE"},
@@ -215,6 +217,8 @@ RIGHTS = {
     "service_endpoint": READ,
 }
 FUNCTIONS = {
+    "trail_hash",
+    "trim_trail",
     "bury_dead",
     "cause_name",
     "compact_history",
@@ -265,6 +269,7 @@ async def test_the_owners_functions_are_nobody_elses(database: Database) -> None
         "delete_compacted",
         "drop_old_metrics",
         "prepare_metrics",
+        "trim_trail",
     }
     for row in rows:
         assert row["owner"] == "im_owner"
@@ -277,6 +282,8 @@ async def test_the_owners_functions_are_nobody_elses(database: Database) -> None
     [
         "update event set actor = 'nobody'",
         "delete from event",
+        "delete from trail",
+        "update trail_seal set number = 0",
         "truncate event",
         "delete from instance",
         "truncate heartbeat",
