@@ -1,0 +1,133 @@
+"""What is in deploy/ fits the program: settings, ports and verbs exist, and nothing has more rights than it needs."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from manager.cli.app import VERBS
+from manager.settings import Settings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+FILES = [DEPLOY / name for name in ("Dockerfile", "compose.yaml", "kubernetes.yaml", "instance-manager.service")]
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+KUBERNETES: dict[str, dict[str, Any]] = {
+    each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+}
+POD = KUBERNETES["Deployment"]["spec"]["template"]["spec"]
+(MANAGER,) = POD["containers"]
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+UNIT = (DEPLOY / "instance-manager.service").read_text()
+PORTS = {Settings().port, Settings().http_at}
+# of compose, by which its reader names the passwords; no manager sees them
+OF_COMPOSE = {"IM_OWNER_PASSWORD", "IM_SERVER_PASSWORD"}
+OWN = [name for name, each in COMPOSE["services"].items() if each["image"] == "instance-manager"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_variable_is_a_setting(file: Path) -> None:
+    named = set(re.findall(r"\bIM_[A-Z_]+\b", file.read_text())) - OF_COMPOSE
+    assert named
+    assert {each.removeprefix("IM_").lower() for each in named} <= Settings.model_fields.keys()
+
+
+def test_what_is_run_are_verbs() -> None:
+    run = [COMPOSE["services"][name].get("command", [])[:1] for name in OWN if name != "token"]
+    run += [each["args"][:1] for each in (*POD["initContainers"], MANAGER)]
+    run += [COMPOSE["services"]["token"]["entrypoint"][1:], re.findall(r"^ExecStart=\S+/imctl (\S+)$", UNIT, re.M)]
+    run += [re.findall(r'^CMD \["(\w+)"\]$', DOCKERFILE, re.M)]
+    assert all(len(each) == 1 for each in run)
+    assert {verb for (verb,) in run} == {"serve", "migrate", "token"}
+    assert {verb for (verb,) in run} <= VERBS.keys()
+
+
+def test_the_ports_are_those_that_are_served() -> None:
+    assert {int(each) for each in re.findall(r"^EXPOSE (.*)$", DOCKERFILE, re.M)[0].split()} == PORTS
+    assert {each["containerPort"] for each in MANAGER["ports"]} == PORTS
+    assert {each["port"] for each in KUBERNETES["Service"]["spec"]["ports"]} == PORTS
+    rules = KUBERNETES["NetworkPolicy"]["spec"]["ingress"]
+    assert {port["port"] for rule in rules for port in rule["ports"]} == PORTS
+    assert set(COMPOSE["services"]["manager"]["ports"]) == {f"127.0.0.1:{port}:{port}" for port in PORTS}
+
+
+def test_whoever_listens_on_a_network_asks_for_tls_and_tokens() -> None:
+    given = {each["name"]: each.get("value") for each in MANAGER["env"]}
+    assert given["IM_AUTH"] == COMPOSE["services"]["manager"]["environment"]["IM_AUTH"] == "true"
+    assert "IM_AUTH=true" in UNIT
+    mounts = {each["mountPath"]: each for each in MANAGER["volumeMounts"]}
+    for name in ("IM_TLS_CERT", "IM_TLS_KEY", "IM_TLS_CLIENT_CA"):
+        assert mounts[str(Path(given[name]).parent)]["readOnly"]
+    (volume,) = POD["volumes"]
+    assert volume["secret"]["defaultMode"] == 0o440, "the key is root's, and its group's to read"
+
+
+def test_no_secret_stands_in_a_file_or_an_argument() -> None:
+    for each in (*POD["initContainers"], MANAGER):
+        for variable in each["env"]:
+            if "URL" in variable["name"]:
+                assert variable["valueFrom"]["secretKeyRef"]
+    for file in FILES:
+        assert not re.search(r"://\w+:[^$@\s.]+@", file.read_text()), file
+
+
+def test_the_policy_lets_in_whom_it_names_and_nobody_else() -> None:
+    policy = KUBERNETES["NetworkPolicy"]["spec"]
+    assert policy["podSelector"] == {}
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert all(rule["from"] and rule["ports"] for rule in policy["ingress"])
+    assert all(rule["ports"] for rule in policy["egress"])
+
+
+def test_probes_ask_for_what_is_served_and_no_restart_answers_an_outage_of_the_database() -> None:
+    assert MANAGER["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "http", "scheme": "HTTPS"}
+    assert "httpGet" not in MANAGER["livenessProbe"]
+    assert "/healthz" in DOCKERFILE
+    assert POD["terminationGracePeriodSeconds"] > float(
+        next(each["value"] for each in MANAGER["env"] if each["name"] == "IM_DRAIN")
+    )
+
+
+def test_nothing_runs_as_root_or_can_become_it() -> None:
+    user = re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.M)[-1]
+    assert int(user[0]) > 0
+    assert POD["securityContext"]["runAsNonRoot"]
+    assert str(POD["securityContext"]["runAsUser"]) == user[0]
+    assert POD["automountServiceAccountToken"] is False
+    for each in (*POD["initContainers"], MANAGER):
+        assert each["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    for name in OWN:
+        service = COMPOSE["services"][name]
+        assert service["read_only"] and service["cap_drop"] == ["ALL"]  # noqa: PT018
+        assert "no-new-privileges:true" in service["security_opt"]
+
+
+def test_images_are_of_a_version() -> None:
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
+    outside = [each["image"] for each in COMPOSE["services"].values() if each["image"] != "instance-manager"]
+    for image in (*bases, *outside, MANAGER["image"]):
+        assert re.search(r":\d+\.\d+", image), image
+    assert all("-slim" in base for base in bases)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_systemd_takes_the_unit_and_finds_it_well_locked(tmp_path: Path) -> None:
+    unit = tmp_path / "instance-manager.service"
+    unit.write_text(UNIT.replace("/opt/instance-manager/bin/imctl", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    told = [line for line in done.stderr.splitlines() if "instance-manager" in line]
+    assert (done.returncode, told) == (0, [])
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert rated.returncode == 0, rated.stdout[-400:]
