@@ -35,6 +35,7 @@ from manager.repository.database import Database, Readers
 from manager.repository.doorbell import Doorbell
 from manager.repository.migrations import require
 from manager.repository.trim import Retention
+from manager.safeguards import Safeguards
 from manager.samples import Samples
 from manager.settings import Settings
 from manager.snapshots import Snapshots
@@ -120,19 +121,19 @@ async def _serve(
     supervisor: Supervisor | None,
 ) -> str | None:
     meters = Meters()
-    rooms = _rooms(settings, database)
+    rooms, safeguards = _rooms(settings, database), Safeguards(database.readers)
     for name, measured in _lanes(rooms).items():
         measured.meter = meters.lane(name)
     await rooms.turns.recognize()
     subscribing = Subscribing(rooms.streams, meters.sent.inc)
-    meters.read(PROTO_VERSION, _readings(settings, rooms, subscribing))
+    meters.read(PROTO_VERSION, _readings(settings, rooms, subscribing, safeguards))
     tls = tls_of(settings)
     keyring = Keyring(rooms.readers, most=settings.tokens_known) if settings.auth else None
     authority = Authority(keyring, certificates=bool(settings.tls_client_ca)) if keyring else None
     gate = Gate(settings.subscriber_patience, meters, authority)
     register(gate, rooms, subscribing)
     listener = Listener(gate, settings.transport, tls, shared=supervisor is not None)
-    health, standing = Health(listener), _standing(settings, rooms, meters)
+    health, standing = Health(listener), _standing(settings, rooms, safeguards, meters)
     stage = Backstage(
         handlers=gate.handlers,
         readers=rooms.readers,
@@ -163,7 +164,7 @@ async def _serve(
             workers.create_task(each.serve())
         ticks = reap(rooms.turns, Actor.manager(presence.id), settings.reaper_interval, settings.away_after, served)
         known = (keyring.watch(),) if keyring else ()
-        beating = (ticks, health.show(), *known, *_pulses(settings, database, rooms))
+        beating = (ticks, health.show(), safeguards.watch(), *known, *_pulses(settings, database, rooms))
         pulses = [workers.create_task(each) for each in beating]
         try:
             notice = safety.notice(settings)
@@ -219,7 +220,9 @@ def _lanes(rooms: Rooms) -> dict[str, Lane[Any, Any]]:
     return {"turns": rooms.turns.lane, "checks": rooms.checks.lane, "reads": rooms.reads.lane}
 
 
-def _readings(settings: Settings, rooms: Rooms, subscribing: Subscribing) -> tuple[Reading, ...]:
+def _readings(
+    settings: Settings, rooms: Rooms, subscribing: Subscribing, safeguards: Safeguards
+) -> tuple[Reading, ...]:
     """What the rooms count by themselves."""
     turns, samples, feed = rooms.turns, rooms.samples, rooms.streams.feed
 
@@ -236,6 +239,7 @@ def _readings(settings: Settings, rooms: Rooms, subscribing: Subscribing) -> tup
         Reading(
             "im_feed_revision", "the revision that was read last", lambda: feed.place.revision if feed.place else nan
         ),
+        Reading("im_durability", "what an acknowledged change survives", lambda: safeguards.holds),
         Reading("im_feed_age_seconds", "since when nobody knows whether there is more", lambda: feed.age),
         Reading("im_unauthenticated", "whether nobody is asked who calls", lambda: not settings.auth),
     )
@@ -356,12 +360,13 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _standing(settings: Settings, rooms: Rooms, meters: Meters) -> Standing:
+def _standing(settings: Settings, rooms: Rooms, safeguards: Safeguards, meters: Meters) -> Standing:
     turns, samples, feed = rooms.turns, rooms.samples, rooms.streams.feed
     return Standing(
         {
             "poll_only": lambda: not (settings.notify and feed.heard),
             "standby_lost": Lately(lambda: turns.unreplicated, time.monotonic),
+            "archive_failing": lambda: safeguards.unarchived,
             "samples_dropped": Lately(lambda: samples.dropped, time.monotonic),
         },
         meters.registry,

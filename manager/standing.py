@@ -22,6 +22,7 @@ MEANING = {
     "stretched_intervals": "the fleet is larger than its load of health checks allows: all intervals are longer",
     "poll_only": "nobody rings the doorbell: the history is polled",
     "standby_lost": "changes are on no synchronous standby",
+    "archive_failing": "changes are not archived, and the log stays on the database's disk until they are",
     "samples_dropped": "samples of metrics were dropped for want of room or of a database",
 }
 

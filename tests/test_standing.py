@@ -95,3 +95,10 @@ async def test_a_manager_that_polls_says_so_where_prometheus_looks(
         text = await asyncio.to_thread(lambda: urlopen(f"http://{started.http[0]}/metrics").read().decode())
     assert 'im_degraded{state="poll_only"} 1.0' in text
     assert 'im_degraded{state="database_away"} 0.0' in text
+
+
+@pytest.mark.parametrize(("unarchived", "told"), [(True, {"archive_failing"}), (False, set[str]())])
+def test_an_archive_that_fails_is_a_degraded_state(unarchived: bool, told: set[str]) -> None:
+    standing = Standing({"archive_failing": lambda: unarchived})
+    standing.hear(ticked())
+    assert degraded(standing) == told

@@ -13,6 +13,7 @@ const MEANING = {
   stretched_intervals: "The fleet is large: all intervals are longer.",
   poll_only: "Changes are polled: what is shown may be a moment late.",
   standby_lost: "Changes are on no synchronous standby.",
+  archive_failing: "Changes are not archived, and the database's disk fills up.",
   samples_dropped: "Samples of metrics were dropped.",
 };
 

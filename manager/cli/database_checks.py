@@ -11,6 +11,8 @@ from manager.cli.manager_checks import clock
 from manager.cli.serve import settings_of
 from manager.repository import checkup
 from manager.repository.database import Session, engine_of, refusal_of
+from manager.repository.durability import Durability
+from manager.repository.durability import look as durability_of
 from manager.repository.migrations import SchemaMismatch, newest, require
 
 CROWDED = (0.8, 0.95)
@@ -68,6 +70,7 @@ async def _look(url: str) -> list[Finding]:
             seen = await checkup.look(connection)
             held = await checkup.oldest(connection)
             archiver = await checkup.archiver(connection)
+            holds = (await durability_of(connection)).holds
     finally:
         await session.close()
     return [
@@ -76,6 +79,7 @@ async def _look(url: str) -> list[Finding]:
         clock("database clock", seen.now.timestamp() - (now + time()) / 2),
         connections(seen),
         snapshots(held, seen.hidden),
+        durability(holds),
         archive(archiver),
         doorbell(await checkup.echo(url)),
     ]
@@ -103,6 +107,20 @@ def snapshots(held: checkup.Held | None, hidden: int) -> Finding:
         return Finding("snapshots", State.OK, f"nobody holds one{unseen}")
     who = held.who + (f", pid {held.pid}" if held.pid else "")
     return judged("snapshots", held.age.total_seconds(), HELD, f"{who}: for {words.span(held.age)}{unseen}", SWEEPING)
+
+
+SURVIVES = {
+    Durability.NOTHING: "an acknowledged change may not even survive a crash of the database's machine",
+    Durability.CRASH: "an acknowledged change survives crashes, but not the loss of the primary's disk",
+    Durability.LOSS: "an acknowledged change survives the loss of the primary",
+}
+
+
+def durability(holds: Durability) -> Finding:
+    """What an acknowledged change survives."""
+    if holds is Durability.NOTHING:
+        return Finding("durability", State.WARNING, SURVIVES[holds], "set fsync and full_page_writes to on")
+    return Finding("durability", State.OK, SURVIVES[holds])
 
 
 def archive(seen: checkup.Archiver | None) -> Finding:

@@ -178,8 +178,10 @@ class Recovery:
     def _archiving(self) -> dict[str, str]:
         """Without an archive it plays what the backup has in itself."""
         fetch = {"restore_command": self.archive.restore_command if self.archive else "false"}
+        if not self.keeps:  # it goes as soon as it was asked
+            return {**fetch, "archive_mode": "off", "fsync": "off"}
         # the timeline that begins is known to the archive from its first moment, or the next restore begins it again
-        return {**fetch, **(self.archive.settings if self.keeps and self.archive else {"archive_mode": "off"})}
+        return {**fetch, **(self.archive.settings if self.archive else {"archive_mode": "off"})}
 
     def _needed(self) -> dict[str, str]:
         said = control(self.binaries.folder, self.data)

@@ -29,7 +29,7 @@ async def test_all_is_well_with_a_manager_and_its_database(scene: Scene) -> None
     assert told["http"]["found"].endswith(f":{http} answers")
     assert set(told) == {
         *("port", "http", "manager", "protocol", "calls", "clock"),
-        *("database", "schema", "database clock", "connections", "snapshots", "archive", "doorbell"),
+        *("database", "schema", "database clock", "connections", "snapshots", "durability", "archive", "doorbell"),
     }
     assert {each["state"] for each in told.values()} <= {"ok", "warning", "skipped"}  # this machine may be slow
     assert told["archive"]["state"] == "skipped"  # the tests' server has none
