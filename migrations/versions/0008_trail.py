@@ -9,8 +9,8 @@ import re
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0008"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
