@@ -100,6 +100,9 @@ def _open(connection: Any, _record: object, _proxy: object) -> None:
         raise InvalidatePoolError
 
 
+SNAPSHOT = "set transaction isolation level repeatable read, read only"
+
+
 @asynccontextmanager
 async def transaction(connection: AsyncConnection, first: str = "") -> AsyncIterator[None]:
     """One transaction, begun in one trip with its `first` statement, which takes no values and gives no rows."""
@@ -109,7 +112,7 @@ async def transaction(connection: AsyncConnection, first: str = "") -> AsyncIter
         yield
         await bare.execute("commit")
     except Exception as error:
-        if not (is_lost(error) or bare.is_closed()):  # else whoever holds the connection ends it
+        if not (_is_end(error) or bare.is_closed()):  # else whoever holds the connection ends it
             await bare.execute("rollback")
         raise
 
@@ -189,18 +192,19 @@ class Readers:
             stack.enter_context(_watched(self._watchdog, connection))
             try:
                 yield connection
-            except DRIVERS as error:  # which SQLAlchemy has not seen, and would lend the connection again
-                if is_lost(error):
+            except BaseException as error:
+                # what SQLAlchemy has not seen it would lend again; and given up between a statement's preparing and
+                # its run, a connection stands in a transaction that nobody knows of, and the next one would be in it
+                if _is_end(error) or not isinstance(error, Exception):
+                    driver(connection).terminate()
                     await connection.invalidate()
                 raise
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which all statements see one moment."""
-        async with self.use() as connection:
-            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            async with connection.begin():
-                yield connection
+        async with self.use() as connection, transaction(connection, SNAPSHOT):
+            yield connection
 
     async def close(self) -> None:
         """Gives the connections back."""
@@ -240,6 +244,11 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return not state or state in ("25P03", "53300") or (state[:2] in ("08", "57") and state != "57014")
+
+
+def _is_end(error: BaseException) -> bool:
+    """Whether an error is the database's, and the end of its connection."""
+    return isinstance(error, (DBAPIError, *DRIVERS)) and is_lost(error)
 
 
 def is_bad_data(error: BaseException) -> bool:

@@ -1,13 +1,17 @@
 """What the failures of a database mean."""
 
 import asyncio
+import random
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from manager.domain.refusals import Unavailable
 from manager.embedded import start
 from manager.repository import migrations
+from manager.repository.database import Database as Connections
+from manager.repository.driver import rows
 from tests.conftest import Database
 from tests.fleet import fleet_of
 
@@ -33,3 +37,32 @@ async def test_a_commit_that_no_standby_has_is_unknown_and_not_acknowledged() ->
             await asyncio.sleep(0.2)
             await fleet.add()
         await admin.close()
+
+
+async def test_what_is_given_up_leaves_its_connection_as_it_was(database: Database) -> None:
+    connections = Connections(database.url, read_connections=1)
+    chance = random.Random(7)
+
+    async def look(found: int) -> int:
+        async with connections.readers.use() as connection:
+            (row,) = await rows(connection, text(f"select {found} as found"))
+        return int(row.found)
+
+    async def snap(statement: str) -> int:
+        async with connections.readers.snapshot() as connection:
+            await connection.execute(text("select 1"))
+            (row,) = await rows(connection, text(statement))
+        return int(row.found)
+
+    for number in range(150):
+        asking = look(number) if number % 3 else snap("select count(pg_sleep(0.01)) as found")
+        asked = asyncio.create_task(asking)
+        for _ in range(chance.randrange(12)):  # to be given up in each of its waits, the preparing of it included
+            await asyncio.sleep(0)
+        await asyncio.sleep(chance.choice((0, 0, 0.0005, 0.01)))
+        for _ in range(chance.choice((1, 1, 3))):
+            asked.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([asked])
+        assert await snap("select 42 as found") == 42
+    await connections.close()
