@@ -25,11 +25,12 @@ SUMS: dict[type[Any], tuple[str, ...]] = {
 
 # Up to half a minute ago: whoever stores samples may be at it for a while, and their `at` is from when they began.
 # The five minutes before are rolled up anew, for those who took longer; a clock that was set back only has more of it
-# done anew. One statement: what was rolled up and how far it got are kept together or not at all. Whoever finds the
-# place taken leaves it to who has it.
+# done anew. It begins with the oldest day that has any, since partitions are read from the oldest on, and to look for
+# the first sample of a large day would take longer than a statement may. One statement: what was rolled up and how far
+# it got are kept together or not at all. Whoever finds the place taken leaves it to who has it.
 MINUTES = """
 with place as (
-    select r.name, coalesce(r.done_until, date_bin('1 hour', (select min(m.at) from {table} m), t.origin)) as done,
+    select r.name, coalesce(r.done_until, date_bin('1 day', (select m.at from {table} m limit 1), t.origin)) as done,
            date_bin('1 minute', clock_timestamp() - interval '30 seconds', t.origin) as most
     from metrics_rollup r cross join (select timestamptz '2000-01-01 00:00+00' as origin) t
     where r.name = '{table}_minutes'
