@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from manager.cli.operator import operator
 from manager.cli.output import Shown
 from manager.cli.serve import fail, settings_of
 from manager.cli.table import Column, Sheet
@@ -69,14 +70,14 @@ def admin(
 
 async def _open(url: str, reason: str) -> str:
     async with _session(url) as connection:
-        opened = await open_epoch(connection, reason, forced=True)
+        opened = await open_epoch(connection, reason, forced=True, operator=operator())
     number = opened[1] if opened else 0
     return f"epoch {number} is open: older resume tokens are good only up to where it began"
 
 
 async def _forgive(url: str, _reason: str) -> str:
     async with _session(url) as connection:
-        until = await give_grace(connection, EPOCH_GRACE)
+        until = await give_grace(connection, EPOCH_GRACE, operator())
     if until is None:
         return "no more grace is left for this hour: those who are silent go on expiring"
     return f"nobody who is alive now expires before {until:%H:%M:%S} UTC"

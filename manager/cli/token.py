@@ -14,6 +14,7 @@ import typer
 
 from manager import __version__
 from manager.cli import parse, words
+from manager.cli.operator import operator
 from manager.cli.output import Shown
 from manager.cli.serve import fail, settings_of
 from manager.cli.table import Column, Document, Sheet, rfc3339
@@ -21,9 +22,10 @@ from manager.domain.instance import InstanceId
 from manager.domain.principal import Role
 from manager.domain.token import digest, new_token
 from manager.repository import tokens
-from manager.repository.database import Session, engine_of, refusal_of
+from manager.repository.database import Session, engine_of, refusal_of, transaction
 from manager.repository.migrations import require
 from manager.repository.tokens import Grant, Token
+from manager.repository.trail import note
 from manager.wire.authority import SPIFFE
 
 NEVER = "never"
@@ -145,8 +147,10 @@ def _instance(text: str) -> InstanceId:
 async def _create(url: str, wish: Wish) -> Sequence[Made]:
     made = "" if wish.spiffe else new_token()
     grant = wish.grant(made or wish.spiffe)
-    async with _session(url) as connection:
+    async with _session(url) as connection, transaction(connection):
         created = await tokens.create(connection, grant)
+        if created is not None:
+            await note(connection, "TOKEN_CREATE", operator(), f"{created} {wish.name} as {wish.role}")
     if created is None:
         fail(f"something valid has the name {wish.name!r} already", f"`imctl token rotate {wish.name}` makes another")
     return [Made(created, wish.name, wish.role, made)]
@@ -154,16 +158,20 @@ async def _create(url: str, wish: Wish) -> Sequence[Made]:
 
 async def _rotate(url: str, wish: Wish) -> Sequence[Made]:
     made = new_token()
-    async with _session(url) as connection:
+    async with _session(url) as connection, transaction(connection):
         rotated = await tokens.rotate(connection, wish.name, digest(made), wish.lasts)
+        if rotated is not None:
+            await note(connection, "TOKEN_ROTATE", operator(), f"{rotated[0]} {rotated[1]} as {rotated[2]}")
     if rotated is None:
         fail(f"no valid token has the name {wish.name!r}", "`imctl token list` has all")
     return [Made(*rotated, made)]
 
 
 async def _revoke(url: str, wish: Wish) -> Sequence[Revoked]:
-    async with _session(url) as connection:
+    async with _session(url) as connection, transaction(connection):
         revoked = await tokens.revoke(connection, wish.name)
+        if revoked:
+            await note(connection, "TOKEN_REVOKE", operator(), f"{' '.join(map(str, revoked))} of {wish.name}")
     if not revoked:
         fail(f"nothing that is valid has the name or the id {wish.name!r}", "`imctl token list` has all")
     return [Revoked(each) for each in revoked]

@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from manager.domain.actor import Actor
 from manager.domain.event import Event
 from manager.domain.grace import EPOCH_GRACE, MOST
 from manager.domain.refusals import Unavailable, Unreplicated
@@ -23,7 +24,7 @@ from manager.repository.database import is_left, is_unreplicated, transaction
 from manager.repository.driver import row, rows
 from manager.repository.grace import forgive
 from manager.repository.state import encode, encode_service
-from manager.repository.trail import acts_of
+from manager.repository.trail import acts_of, note
 
 
 class UnknownHistoryError(Exception):
@@ -169,7 +170,9 @@ select epoch, number from opened
 """)
 
 
-async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool = False) -> tuple[UUID, int] | None:
+async def open_epoch(
+    connection: AsyncConnection, reason: str, *, forced: bool = False, operator: Actor | None = None
+) -> tuple[UUID, int] | None:
     """Opens a new epoch and gives its id and number; None where this history of the database has one already.
 
     After a restore or a promotion nobody has been heard of for a while, and that is nobody's fault: so those who were
@@ -179,10 +182,15 @@ async def open_epoch(connection: AsyncConnection, reason: str, *, forced: bool =
         opened = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).one_or_none()
         if opened is not None and opened.number > 1:
             await forgive(connection, EPOCH_GRACE, MOST)
+        if opened is not None and operator:
+            await note(connection, "NEW_EPOCH", operator, reason)
         return None if opened is None else (opened.epoch, opened.number)
 
 
-async def give_grace(connection: AsyncConnection, length: timedelta) -> datetime | None:
+async def give_grace(connection: AsyncConnection, length: timedelta, operator: Actor | None = None) -> datetime | None:
     """An operator's word that everybody deserves more time; until when, None where the hour's share is spent."""
     async with transaction(connection, LOCK):
-        return await forgive(connection, length, MOST)
+        until = await forgive(connection, length, MOST)
+        if operator:
+            await note(connection, "GRACE", operator, f"until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "none left")
+        return until

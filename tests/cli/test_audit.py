@@ -23,3 +23,15 @@ async def test_a_whole_trail_is_told_with_its_head_and_a_forged_one_fails(scene:
     (forged,) = await scene.runs([["audit", "verify"]], DATABASE_URL=url)
     assert forged.code == 1
     assert f"row {number} of the trail is not as it was written" in forged.err
+
+
+async def test_an_operators_word_is_on_the_trail(scene: Scene) -> None:
+    await scene.runs([["admin", "grace"]], DATABASE_URL=scene.database.url)
+    await scene.runs([["admin", "new-epoch", "--reason", "a disk"]], DATABASE_URL=scene.database.url)
+    acts = await scene.database.run(
+        "select act, who, note from audit.acts where act in ('GRACE', 'NEW_EPOCH') order by number"
+    )
+    assert [each["act"] for each in acts] == ["GRACE", "NEW_EPOCH"]
+    assert all(each["who"].endswith(" by imctl") for each in acts)
+    assert acts[0]["note"].startswith("until ")
+    assert acts[1]["note"] == "a disk"

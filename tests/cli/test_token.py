@@ -65,6 +65,17 @@ async def test_a_token_is_revoked_by_its_name_or_its_id_once(database: Database)
     assert (await token(database, "revoke", "a")).code == 0
 
 
+async def test_what_is_said_of_tokens_is_on_the_trail_with_whoever_said_it(database: Database) -> None:
+    shown = (await token(database, "create", "pool", "--role", "registrar", "-o", "name")).out.strip()
+    await token(database, "rotate", "pool")
+    await token(database, "rotate", "nobody")  # and what came to nothing is not
+    await token(database, "revoke", "pool")
+    acts = await database.run("select act, who, note from audit.acts where act like 'TOKEN%' order by number")
+    assert [each["act"] for each in acts] == ["TOKEN_CREATE", "TOKEN_ROTATE", "TOKEN_REVOKE"]
+    assert all(each["who"].endswith(" by imctl") and "pool" in each["note"] for each in acts)
+    assert not any(shown in each["note"] for each in acts)
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
