@@ -190,13 +190,14 @@ class Readers:
             async with asyncio.timeout(PREPARED_WITHIN):
                 connection = await stack.enter_async_context(self._engine.connect())
             stack.enter_context(_watched(self._watchdog, connection))
+            bare = driver(connection)  # SQLAlchemy has none any more where it saw the end itself
             try:
                 yield connection
             except BaseException as error:
                 # what SQLAlchemy has not seen it would lend again; and given up between a statement's preparing and
                 # its run, a connection stands in a transaction that nobody knows of, and the next one would be in it
                 if _is_end(error) or not isinstance(error, Exception):
-                    driver(connection).terminate()
+                    bare.terminate()
                     await connection.invalidate()
                 raise
 

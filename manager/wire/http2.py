@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -16,7 +17,8 @@ from manager.wire.manners import Manners
 log = logging.getLogger(__name__)
 
 STREAMS = 10_000  # calls at once on a connection; its client keeps more back
-HEADERS = 16 * 1024  # bytes of a call's metadata that a client should not exceed
+FIELD = 32  # bytes that HTTP/2 counts for a header beside its name and value
+AGES = (0.9, 1.1)  # of the age that is set, so that connections that were made together do not end together
 STREAM_WINDOW, WINDOW = 1024 * 1024, 16 * 1024 * 1024  # bytes that a client may send before any is taken
 QUEUED = 16 * 1024  # bytes of a stream that may wait for its client before its handler does
 NOTICED = 1.0  # seconds for the way of a notice, where the client does not say that it has come
@@ -25,7 +27,6 @@ GOODBYE = b"goodbye!"
 SETTINGS = {
     ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAMS,
     ngh2.Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-    ngh2.Setting.MAX_HEADER_LIST_SIZE: HEADERS,
 }
 # many calls that are given up at once are deadlines under load, and no attack yet
 CONFIGURATION = ngh2.Configuration(auto_window_update=False, stream_reset_rate_limit=(2 * STREAMS, 2_000))
@@ -47,8 +48,8 @@ class Connection(asyncio.Protocol):
         self._useless: set[int] = set()  # answered, while their requests still come
         self._writers: dict[int, asyncio.Future[None]] = {}  # who wait for room
         self._flushes = self._paused = self._over = False
-        self._heard = self._asked = False
-        self._noticed = False  # the client knows that it is to go elsewhere
+        self._heard = self._asked = self._used = False
+        self._leaves = self._noticed = False  # the client is to go elsewhere, and knows it
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
 
     # what the transport says
@@ -58,9 +59,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # of a stream of bytes; uvloop's is of no such class
         self.peer = address(transport.get_extra_info("peername"))
         self._connections.add(self)
-        self._http2.initiate_connection(SETTINGS)
+        self._http2.initiate_connection({**SETTINGS, ngh2.Setting.MAX_HEADER_LIST_SIZE: self._manners.metadata})
         self._http2.set_local_window_size(WINDOW)
         self._later(self._manners.quiet, self._look)
+        self._later(self._manners.age * random.uniform(*AGES), self._aged)  # noqa: S311 - no secret
+        self._later(self._manners.idle, self._unused)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -122,7 +125,10 @@ class Connection(asyncio.Protocol):
         encoding = named.get(b"grpc-encoding", b"identity")
         call = Call(self, number, headers, handler, self._manners.message)
         self._calls[number] = call
-        if handler is None:
+        self._used = True
+        if sum(len(name) + len(value) + FIELD for name, value in headers) > self._manners.metadata:
+            call.stop(grpc.StatusCode.RESOURCE_EXHAUSTED, "received metadata size exceeds hard limit")
+        elif handler is None:
             call.stop(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         elif encoding != b"identity":
             told = f"Compression algorithm '{encoding.decode(errors='replace')}' is disabled."
@@ -255,13 +261,26 @@ class Connection(asyncio.Protocol):
             self._soon()
         self._later(self._manners.patience if self._asked else self._manners.quiet, self._look)
 
+    def _unused(self) -> None:
+        """A connection without a call since it was looked at last is made anew when it is needed."""
+        if self._calls or self._used:
+            self._used = bool(self._calls)
+            self._later(self._manners.idle, self._unused)
+        else:
+            self.leave()
+
+    def _aged(self) -> None:
+        self.leave()
+        self._later(self._manners.farewell, self.stop)
+
     def leave(self) -> None:
         """Sends the client elsewhere, and closes when its calls have ended.
 
         Calls that it has sent before it knows are still served: so the end is named only when the notice has come.
         """
-        if self._over:
+        if self._over or self._leaves:
             return
+        self._leaves = True
         self._http2.send_shutdown_notice()
         self._http2.ping(GOODBYE)
         self._later(NOTICED, self._notice_taken)
@@ -276,7 +295,7 @@ class Connection(asyncio.Protocol):
     def stop(self) -> None:
         """Ends the calls that are still open, and the connection."""
         for call in tuple(self._calls.values()):
-            call.stop(grpc.StatusCode.UNAVAILABLE, "this server has stopped; retry elsewhere")
+            call.stop(grpc.StatusCode.UNAVAILABLE, "this connection has ended; retry on another")
         self._flush()
         if not self._over:
             self._close()

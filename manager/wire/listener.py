@@ -13,10 +13,20 @@ from manager.wire.services import NAMES
 from manager.wire.tls import Tls
 from manager.wire.transport import server
 
+METADATA = 8 * 1024
+
 OPTIONS = (
     # a few bytes of gzip inflate to megabytes before any limit is looked at: nothing but plain messages
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # up to the first, and not at random above it
+    ("grpc.max_metadata_size", METADATA),
+    ("grpc.absolute_max_metadata_size", METADATA),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # clients spread anew over the managers, and what nobody uses goes; whoever follows a stream goes on from its token
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.max_connection_age_ms", 1_800_000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
     # gRPC drops calls with a bare CANCELLED when some thousand wait for a moment; our own queues refuse with advice
     ("grpc.server.max_pending_requests", 50_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),

@@ -7,11 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """Bytes of a message at most; seconds of silence, before they are asked for a sign and after."""
+    """Bytes of a message, and of a call's metadata, at most; seconds of silence, before they are asked for a sign and
+    after; after how many a connection that has no calls, or any, is to be made anew, and how many its calls have then.
+    """
 
     message: int
+    metadata: int
     quiet: float
     patience: float
+    idle: float
+    age: float
+    farewell: float
 
     @classmethod
     def of(cls, options: Sequence[tuple[str, Any]]) -> "Manners":
@@ -19,6 +25,10 @@ class Manners:
         given = dict(options)
         return cls(
             message=given["grpc.max_receive_message_length"],
+            metadata=given["grpc.absolute_max_metadata_size"],
             quiet=given["grpc.keepalive_time_ms"] / 1000,
             patience=given["grpc.keepalive_timeout_ms"] / 1000,
+            idle=given["grpc.max_connection_idle_ms"] / 1000,
+            age=given["grpc.max_connection_age_ms"] / 1000,
+            farewell=given["grpc.max_connection_age_grace_ms"] / 1000,
         )

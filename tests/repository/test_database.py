@@ -48,6 +48,10 @@ async def test_what_is_given_up_leaves_its_connection_as_it_was(database: Databa
             (row,) = await rows(connection, text(f"select {found} as found"))
         return int(row.found)
 
+    async def look_by_sqlalchemy() -> int:
+        async with connections.readers.use() as connection:
+            return int((await connection.execute(text("select count(pg_sleep(0.01))"))).scalar_one())
+
     async def snap(statement: str) -> int:
         async with connections.readers.snapshot() as connection:
             await connection.execute(text("select 1"))
@@ -55,8 +59,13 @@ async def test_what_is_given_up_leaves_its_connection_as_it_was(database: Databa
         return int(row.found)
 
     for number in range(150):
-        asking = look(number) if number % 3 else snap("select count(pg_sleep(0.01)) as found")
-        asked = asyncio.create_task(asking)
+        match number % 3:
+            case 0:
+                asked = asyncio.create_task(look(number))
+            case 1:
+                asked = asyncio.create_task(look_by_sqlalchemy())
+            case _:
+                asked = asyncio.create_task(snap("select count(pg_sleep(0.01)) as found"))
         for _ in range(chance.randrange(12)):  # to be given up in each of its waits, the preparing of it included
             await asyncio.sleep(0)
         await asyncio.sleep(chance.choice((0, 0, 0.0005, 0.01)))
@@ -64,5 +73,6 @@ async def test_what_is_given_up_leaves_its_connection_as_it_was(database: Databa
             asked.cancel()
             await asyncio.sleep(0)
         await asyncio.wait([asked])
+        assert asked.cancelled() or asked.exception() is None
         assert await snap("select 42 as found") == 42
     await connections.close()

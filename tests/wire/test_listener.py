@@ -11,10 +11,12 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from manager.ids import new_id
+from manager.pb import instance_manager_pb2 as pb
 from manager.settings import Settings
 from manager.wire.ports import CannotListen
 from tests.conftest import serving
-from tests.wire.caller import DEADLINE, FILES, METHODS, Refused, calling, path, refusal
+from tests.wire.caller import DEADLINE, FILES, METHODS, VERSION, Refused, calling, path, refusal
 from tests.wire.fleet import Fleet
 
 SERVICES = sorted(service.full_name for file in FILES for service in file.services_by_name.values())
@@ -29,6 +31,13 @@ async def test_every_method_of_the_contract_is_served(fleet: Fleet, method: Meth
     async with calling(fleet.serving.addresses[0], ()) as caller:
         answer = await refusal(caller.raw(path(method), b""))
     assert (answer.code != grpc.StatusCode.UNIMPLEMENTED) == (path(method) not in NOT_SERVED_YET)
+
+
+async def test_a_call_with_more_metadata_than_8_kib_is_refused(fleet: Fleet) -> None:
+    asking = pb.InstanceRequest(instance_id=str(new_id()))
+    for size, code in ((7_000, grpc.StatusCode.NOT_FOUND), (9_000, grpc.StatusCode.RESOURCE_EXHAUSTED)):
+        async with calling(fleet.serving.addresses[0], (*VERSION, ("key", "v" * size))) as caller:
+            assert (await refusal(caller.gets.GetInstance(asking))).code == code
 
 
 @pytest.mark.parametrize("service", ["", *SERVICES])

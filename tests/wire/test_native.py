@@ -456,3 +456,35 @@ async def test_a_taken_port_is_refused_unless_both_share_it(it: Served) -> None:
         served(f"127.0.0.1:{one.port}", {"grpc.so_reuseport": 1}) as other,
     ):
         assert other.port == one.port
+
+
+# how long a connection lasts
+
+
+async def test_a_call_with_more_metadata_than_may_be_is_refused(it: Served) -> None:
+    async with connected(it.port) as raw:
+        within = await asked(raw, "Echo", framed(b"hello"), (b"key", b"v" * (7 * 1024)))
+        beyond = await asked(raw, "Echo", framed(b"hello"), (b"key", b"v" * (8 * 1024)))
+    assert (within.status, beyond.status) == (0, RESOURCE_EXHAUSTED)
+    assert len(it.handlers.seen) == 1
+
+
+async def test_an_old_connection_sends_its_client_elsewhere_and_ends_what_is_still_open_later() -> None:
+    options = {"grpc.max_connection_age_ms": 200, "grpc.max_connection_age_grace_ms": 600}
+    async with served(options=options) as it, connected(it.port) as raw:
+        waiting = await raw.call(PATH + "Wait", framed(b"hello"))
+        await raw.heard(ngh2.GoAwayReceived)
+        assert not raw.answers[waiting].closed
+        assert (await raw.answer(waiting)).status == UNAVAILABLE
+        await raw.until(lambda: raw.ended)
+    assert it.handlers.cancelled.is_set()
+
+
+async def test_a_connection_is_left_when_it_has_had_no_call_for_long_and_never_while_it_has_one() -> None:
+    async with served(options={"grpc.max_connection_idle_ms": 200}) as it, connected(it.port) as raw:
+        waiting = await raw.call(PATH + "Wait", framed(b"hello"))
+        await asyncio.sleep(1)
+        assert not any(isinstance(each, ngh2.GoAwayReceived) for each in raw.events)
+        it.handlers.go_on.set()
+        assert (await raw.answer(waiting)).status == 0
+        await raw.until(lambda: raw.ended)
