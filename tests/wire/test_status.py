@@ -14,6 +14,7 @@ import pytest
 
 import manager
 from manager.domain.refusals import Refusal
+from manager.domain.trail import Broken
 from manager.pb import instance_manager_pb2 as pb
 from manager.repository import database as connections
 from manager.safety import Unsafe
@@ -25,8 +26,8 @@ from tests.conftest import Database, serving
 from tests.wire.caller import calling, outcome, refusal
 from tests.wire.fleet import Fleet, description, request
 
-# raised before there is anybody to answer
-BEFORE_SERVING = {CannotListen, NotInstalled, Unsafe}
+# raised where there is nobody to answer: before a server serves, and by `imctl audit`
+NO_CALLER = {Broken, CannotListen, NotInstalled, Unsafe}
 APART = ("manager.__main__", "manager.cli", "manager.client", "manager.embedded", "manager.pb")
 
 
@@ -44,7 +45,7 @@ def modules() -> list[ModuleType]:
 
 def test_every_refusal_has_a_status() -> None:
     names = {module.__name__ for module in modules()}
-    assert {kind for kind in kinds() if kind.__module__ in names} - BEFORE_SERVING == set(STATUS_OF)
+    assert {kind for kind in kinds() if kind.__module__ in names} - NO_CALLER == set(STATUS_OF)
 
 
 def test_no_refusal_is_kept_to_be_raised_twice() -> None:
