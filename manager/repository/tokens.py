@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -62,9 +63,8 @@ async def find(connection: AsyncConnection, hashes: Sequence[bytes]) -> Mapping[
     return {bytes(each.hash): Found(_principal(each), each.left) for each in rows}
 
 
-def _principal(row: object) -> Principal:
-    instance = getattr(row, "instance_id")  # noqa: B009 - rows have no type
-    return Principal(row.name, Role(row.role), instance and InstanceId(instance), row.id)  # type: ignore[attr-defined]
+def _principal(row: Any) -> Principal:
+    return Principal(row.name, Role(row.role), row.instance_id and InstanceId(row.instance_id), row.id)
 
 
 # two minutes: longer than a statement that revokes can take to be committed and seen
