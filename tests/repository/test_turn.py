@@ -11,8 +11,8 @@ from manager.domain.calls import Kill, Outcome, Registration, Tick
 from manager.domain.event import Event, EventType
 from manager.domain.instance import InstanceType
 from manager.presence import new_id
+from manager.repository.database import DRIVERS, is_lost
 from manager.repository.database import Database as Connections
-from manager.repository.database import is_lost
 from manager.repository.turn import UnknownHistoryError, open_epoch, turn
 from tests.conftest import NOTIFY, Database
 from tests.fleet import Fleet
@@ -163,7 +163,7 @@ async def test_a_frozen_manager_does_not_stop_the_others(fleet: Fleet, database:
         async with frozen.turns.use() as connection, turn(connection):
             await fleet.add()  # waits for longer than an idle transaction may last
 
-    with pytest.raises(asyncpg.InterfaceError, match="connection is closed") as lost:
+    with pytest.raises(DRIVERS) as lost:  # which one depends on when the last word of the server came
         await freezing()
     assert is_lost(lost.value)
     assert await fleet.head() == 2
