@@ -3,8 +3,8 @@
 import gc
 
 # Objects that a process makes before it looks for cycles among them. A turn of 2,000 calls makes some tens of
-# thousands, nearly all of which die with it: at CPython's 700 they are looked at again and again, for a seventh of all
-# CPU of a busy manager (bench/RESULTS.md).
+# thousands, nearly all of which die with it: at CPython's 700 they are looked at again and again, which took a seventh
+# of the CPU of registrations in one run (bench/RESULTS.md).
 YOUNG = 50_000
 
 
