@@ -65,6 +65,13 @@ class Running:
         assert found, self.said
         return found[0]
 
+    @property
+    def page(self) -> str:
+        """Where it speaks HTTP."""
+        found = re.search(r"https?://[^\s,]+", self.said)
+        assert found, self.said
+        return found[0]
+
     async def stop(self, sign: signal.Signals = signal.SIGINT) -> Ended:
         """Sends a signal and waits for the end; `err` is what it said from the banner on."""
         if self.process.returncode is None:
