@@ -11,9 +11,9 @@ from manager.cli.app import VERBS
 from tests.cli.imctl import ROOT
 from tests.cli.scene import Scene
 
-# each of them takes a tenth of a second or more, or brings others that do; pydantic is typer's own
+# each of them takes a twentieth of a second or more, or brings others that do
 HEAVY = {
-    *("sqlalchemy", "asyncpg", "alembic", "pydantic_settings", "prometheus_client", "starlette", "uvicorn"),
+    *("sqlalchemy", "asyncpg", "alembic", "pydantic", "pydantic_settings", "prometheus_client", "starlette", "uvicorn"),
     *("rich", "textual", "yaml", "manager.server", "manager.repository"),
 }
 CLIENT = [verb for verb, its in VERBS.items() if its.extra == "run"]
