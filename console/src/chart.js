@@ -54,7 +54,8 @@ export function Chart({ title, times, series, range, format }) {
       ],
     };
     const plot = new uPlot(options, data, box.current);
-    const watched = new ResizeObserver(() => plot.setSize({ width: box.current.clientWidth, height: options.height }));
+    // a chart may be gone by the time that its size is told
+    const watched = new ResizeObserver(() => box.current && plot.setSize({ width: box.current.clientWidth, height: options.height }));
     watched.observe(box.current);
     return () => (watched.disconnect(), plot.destroy());
   }, [times, series, isDark, isNarrow]);

@@ -33,7 +33,7 @@ const rate = (samples, field) => samples.map((each, index) => {
 const perSecond = (format) => (value) => `${format(value)}/s`;
 const percent = (value) => `${Math.round(value)} %`;
 
-function charts({ system = [], proxy = [], llm = [] }, gpus) {
+function charts({ system = [], proxy = [], llm = [] }, gpus, below) {
   const found = [];
   const add = (title, samples, format, ...series) =>
     samples.length && found.push({ title, times: samples.map(at), format, series: series.map(([name, values]) => ({ name, values })) });
@@ -47,7 +47,7 @@ function charts({ system = [], proxy = [], llm = [] }, gpus) {
     const times = [...new Set([...gpus.values()].flatMap((samples) => samples.map(at)))].sort((a, b) => a - b);
     const lined = (field) => [...gpus].map(([index, samples]) => {
       const known = new Map(samples.map((each) => [at(each), Number(each[field] || 0)]));
-      return { name: `GPU ${index}`, values: times.map((time) => known.get(time) ?? null) };
+      return { name: below ? "all GPUs" : `GPU ${index}`, values: times.map((time) => known.get(time) ?? null) };
     });
     found.push({ title: "GPU memory", times, format: bytes, series: lined("used_memory_bytes") });
     found.push({ title: "GPU use", times, format: percent, series: lined("utilization_percent") });
@@ -67,6 +67,7 @@ function byGpu(samples) {
 
 export function Metrics({ id, until }) {
   const range = ranges().find(([name]) => name === place.value.query.range) || RANGES[0];
+  const below = place.value.query.below === "1";
   const [shown, show] = useState(null);
   const [problem, setProblem] = useState("");
   useEffect(() => {
@@ -77,11 +78,11 @@ export function Metrics({ id, until }) {
       const from = (until || now.peek()) - range[1] * 1000;
       try {
         const answers = await Promise.all(KINDS.map((kind) => call("FleetService/GetMetricsHistory",
-          { instance_id: id, kind, from_ms: String(Math.round(from)), to_ms: String(to), max_points: POINTS }, end.signal)));
+          { instance_id: id, kind, from_ms: String(Math.round(from)), to_ms: String(to), max_points: POINTS, subtree: below }, end.signal)));
         if (over) return;
         const all = Object.assign({}, ...answers.map(({ from_ms, to_ms, ...samples }) => samples));
         const edges = [Number(answers[0].from_ms) / 1000, Number(answers[0].to_ms) / 1000];
-        show({ charts: charts(all, byGpu(all.gpu || [])), edges });
+        show({ charts: charts(all, byGpu(all.gpu || []), below), edges });
         setProblem("");
       } catch (error) {
         if (!over && error.name !== "AbortError") setProblem(error.message);
@@ -90,10 +91,13 @@ export function Metrics({ id, until }) {
     read();
     const again = until ? 0 : setInterval(read, EVERY);
     return () => ((over = true), clearInterval(again), end.abort());
-  }, [id, range[0], until]);
+  }, [id, range[0], until, below]);
 
   return html`<section class="metrics" aria-labelledby="metrics-title">
     <div class="bar"><h2 id="metrics-title">Metrics</h2>
+      <div class="views" role="group" aria-label="Of whom">
+        <button type="button" aria-pressed=${!below} onClick=${() => refine({ below: "" })}>it alone</button>
+        <button type="button" aria-pressed=${below} onClick=${() => refine({ below: "1" })}>with all below it</button></div>
       <div class="views" role="group" aria-label="Range">${ranges().map(([name]) => html`
         <button type="button" aria-pressed=${name === range[0]} onClick=${() => refine({ range: name })}>${name}</button>`)}</div></div>
     ${problem && html`<${Problem}>${problem}</${Problem}>`}

@@ -82,7 +82,7 @@ async def looking(browser: Browser, fleet: Fleet, size: tuple[int, int] = WIDE, 
             console.wrong.append(message.text)
 
     page.on("request", asked)
-    page.on("pageerror", lambda error: console.wrong.append(str(error)))
+    page.on("pageerror", lambda error: console.wrong.append(str(error.stack)))
     page.on("console", logged)
     try:
         yield console

@@ -102,6 +102,22 @@ async def test_what_was_measured_is_drawn_over_each_range(console: Console, flee
     assert drawn > 500
 
 
+async def test_what_all_below_it_measured_is_drawn_as_one(console: Console, fleet: Fleet) -> None:
+    top = await fleet.add(instance_type=pb.BROWSER_BACKEND)
+    for _ in range(2):
+        await measured(fleet, await fleet.add(instance_type=pb.VLLM, parent_id=top), minutes=60)
+    await console.open(f"/instances/{top}?range=1h")
+    await expect(console.page.get_by_role("region", name="Metrics")).to_contain_text("Nothing was measured")
+    whom = console.page.get_by_role("group", name="Of whom")
+    await whom.get_by_role("button", name="with all below it").click()
+    await expect(console.page.get_by_role("figure")).to_have_count(8)
+    await expect(console.page.get_by_role("img", name=re.compile("^Memory, latest: .* of 29.8 GiB"))).to_be_visible()
+    await expect(console.page.get_by_role("img", name=re.compile("^GPU use, latest: all GPUs"))).to_be_visible()
+    assert "below=1" in console.path
+    await whom.get_by_role("button", name="it alone").click()
+    await expect(console.page.get_by_role("figure")).to_have_count(0)
+
+
 async def test_who_measured_nothing_says_so(console: Console, fleet: Fleet) -> None:
     await console.open(f"/instances/{await fleet.add()}")
     await expect(console.page.get_by_role("region", name="Metrics")).to_contain_text("Nothing was measured")
