@@ -4,8 +4,9 @@ With HOSTS each asks for one of so many hosts, `host-0` and so on; else for ever
 
 They say `ready` on stdout once all are connected. Each line on stdin is a command: `take N` waits until every one has
 N more messages and answers with their times of arrival (seconds, on this machine's clock), one line a subscriber;
-`drop` answers with how many each has got, and forgets them; `end` ends. A subscriber whose stream ends says so in
-place of its answer.
+`drop` answers with how many each has got, and forgets them; `resumed` with how often all of them have gone on from
+their last message, since their connection had come to its age; `end` ends. A subscriber whose stream ends otherwise
+says so in place of its answer.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import sys
 import time
 from typing import Any
 
+import grpc
 from grpc import aio
 
 from manager.pb import instance_manager_pb2 as pb
@@ -28,32 +30,48 @@ WITHIN = 300.0
 class Reader:
     """One subscriber; it looks at no message."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: aio.Channel, request: pb.SubscribeRequest) -> None:
         self.times: list[float] = []
         self.size = 0
         self.ended = ""
+        self.resumed = 0
         self.connected = asyncio.Event()
+        self._channel = channel
+        self._request = request
+        self._begun = self._last = b""  # the place where its stream began, and the last message of it
 
-    async def read(self, channel: aio.Channel, request: bytes) -> None:
-        """Reads for ever."""
-        method: Any = channel.unary_stream(METHOD, request_serializer=None, response_deserializer=None)
-        call = method(request, metadata=VERSION)
+    async def read(self) -> None:
+        """Reads for ever, over the ends of connections; not over that of their manager."""
+        while not self.ended:
+            self._begun, self._last = b"", b""
+            code = await self._stream()
+            if code is not grpc.StatusCode.UNAVAILABLE or not self._begun:
+                self.ended = code.name
+                self.connected.set()
+                return
+            last = pb.InstanceUpdate.FromString(self._last).resume_token
+            self._request.resume_token = last or self._begun
+            self.resumed += 1
+
+    async def _stream(self) -> grpc.StatusCode:
+        method: Any = self._channel.unary_stream(METHOD, request_serializer=None, response_deserializer=None)
+        call = method(self._request.SerializeToString(), metadata=VERSION)
         try:
-            await call.initial_metadata()
+            self._begun = dict(await call.initial_metadata())["resume_token-bin"]
             self.connected.set()
             async for message in call:
                 self.times.append(time.time())
                 self.size += len(message)
+                self._last = message
         except aio.AioRpcError as error:
-            self.ended = error.code().name
-            self.connected.set()
+            return error.code()
+        return grpc.StatusCode.OK
 
 
-def asked(number: int, hosts: int) -> bytes:
+def asked(number: int, hosts: int) -> pb.SubscribeRequest:
     """What a subscriber asks for."""
     names = [f"host-{number % hosts}"] if hosts else []
-    request = pb.SubscribeRequest(event_types=[pb.ADDED, pb.REMOVED, pb.UPDATED], hostnames=names)
-    return request.SerializeToString()
+    return pb.SubscribeRequest(event_types=[pb.ADDED, pb.REMOVED, pb.UPDATED], hostnames=names)
 
 
 async def main(address: str, count: int, hosts: int = 0) -> None:
@@ -62,11 +80,8 @@ async def main(address: str, count: int, hosts: int = 0) -> None:
         aio.insecure_channel(address, (("grpc.use_local_subchannel_pool", 1),))
         for _ in range((count + A_CONNECTION - 1) // A_CONNECTION)
     ]
-    readers = [Reader() for _ in range(count)]
-    tasks = [
-        asyncio.create_task(each.read(channels[number % len(channels)], asked(number, hosts)))
-        for number, each in enumerate(readers)
-    ]
+    readers = [Reader(channels[number % len(channels)], asked(number, hosts)) for number in range(count)]
+    tasks = [asyncio.create_task(each.read()) for each in readers]
     await asyncio.gather(*(each.connected.wait() for each in readers))
     print("ready", flush=True)
     while (command := (await asyncio.to_thread(sys.stdin.readline)).split()) and command[0] != "end":
@@ -75,6 +90,9 @@ async def main(address: str, count: int, hosts: int = 0) -> None:
                 print(json.dumps(each.ended or len(each.times)))
                 each.times.clear()
             sys.stdout.flush()
+            continue
+        if command[0] == "resumed":
+            print(sum(each.resumed for each in readers), flush=True)
             continue
         wanted = int(command[1])
         async with asyncio.timeout(WITHIN):

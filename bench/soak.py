@@ -74,6 +74,7 @@ class Minute:
     rows_a_call: float
     heartbeat: int
     dead: int
+    resumed: int  # subscribers whose connection came to its age, since the beginning
     failures: dict[str, int] = field(default_factory=dict)
 
 
@@ -212,6 +213,7 @@ class Soak:
             (self.last["rows_read"] - before.get("rows_read", 0)) / calls,
             self.last["heartbeat"],
             self.last["dead"],
+            sum([sum(await each.ask("resumed")) for each in (*self.full, self.narrow)]),
             herd["failures"],
         )
 
