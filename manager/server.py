@@ -45,6 +45,7 @@ from manager.upkeep import keep_up
 from manager.wire.authority import Authority
 from manager.wire.http import Backstage, Site
 from manager.wire.interceptors import Gate
+from manager.wire.limits import Limits as CallLimits
 from manager.wire.listener import Listener
 from manager.wire.services import Rooms, register
 from manager.wire.subscribing import Streams, Subscribing
@@ -130,9 +131,10 @@ async def _serve(
     tls = tls_of(settings)
     keyring = Keyring(rooms.readers, most=settings.tokens_known) if settings.auth else None
     authority = Authority(keyring, certificates=bool(settings.tls_client_ca)) if keyring else None
-    gate = Gate(settings.subscriber_patience, meters, authority)
+    limits = CallLimits.of(settings)
+    gate = Gate(settings.subscriber_patience, meters, authority, limits.deadlines)
     register(gate, rooms, subscribing)
-    listener = Listener(gate, settings.transport, tls, shared=supervisor is not None)
+    listener = Listener(gate, settings.transport, limits, tls, shared=supervisor is not None)
     health, standing = Health(listener), _standing(settings, rooms, safeguards, meters)
     stage = Backstage(
         handlers=gate.handlers,

@@ -124,6 +124,10 @@ class Settings(BaseSettings):
     notify: bool = True
     drain: Seconds = Field(default=5 * S, ge=0 * S, le=300 * S)
 
+    # what each client may ask for: how long a single call takes that names no deadline, and the most that it may name
+    deadline: Seconds = Field(default=10 * S, ge=S / 10, le=3600 * S)
+    deadline_most: Seconds = Field(default=60 * S, ge=S / 10, le=3600 * S)
+
     @property
     def http_at(self) -> int:
         """The HTTP port: a free one where none is named and the gRPC port is a free one too."""

@@ -50,6 +50,10 @@ class Unreplicated(Unavailable):
         super().__init__("the change is on no standby yet, and may be lost with the primary; retry")
 
 
+class TooLate(Refusal):
+    """The time for a call is over; what became of it is not known. Never to be read as a false."""
+
+
 class EpochChanged(Refusal):
     """The token is of another history of the database: list again."""
 

@@ -57,6 +57,14 @@ class Connection(asyncpg.Connection):
             self.unreplicated = True
 
 
+# whose process has ended, its statement ends within a second, and gives back the turns' lock. No setting of every
+# session's: where its system cannot tell, PostgreSQL refuses it
+GREETING = """
+select pg_backend_pid(), case when version() ~ 'linux|darwin|freebsd'
+                              then set_config('client_connection_check_interval', '1000', false) end
+"""
+
+
 async def connect(to: str | Hosts, *, name: str, **session: str) -> Connection:
     """A bare connection to the primary of a libpq address (several hosts, sslmode and the rest included)."""
     hosts = to if isinstance(to, Hosts) else Hosts(to)
@@ -69,7 +77,7 @@ async def connect(to: str | Hosts, *, name: str, **session: str) -> Connection:
     connection.hosts = hosts
     connection.add_log_listener(Connection.heed)
     try:
-        serves = await connection.fetchval("select pg_backend_pid()", timeout=CONNECT_TIMEOUT)
+        serves = await connection.fetchval(GREETING, timeout=CONNECT_TIMEOUT)
     except BaseException:
         connection.terminate()
         raise

@@ -50,6 +50,7 @@ class Call:
         "_arrived",
         "_buffer",
         "_complete",
+        "_due",
         "_ended",
         "_handler",
         "_headers",
@@ -82,11 +83,20 @@ class Call:
         self._task: asyncio.Task[None] | None = None
         self._runs = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None  # by the loop's clock
 
-    def begin(self, timeout: float | None) -> None:
-        """Sets the deadline; a handler of many requests starts with the first or without any."""
+    def begin(self, timeout: float | None, default: float | None = None) -> None:
+        """Sets the deadline; a handler of many requests starts with the first or without any.
+
+        The `default`, for a call whose client names no timeout, is the connection's to look at: a timer for each costs
+        more than all else that is done for a call here.
+        """
+        loop = asyncio.get_running_loop()
         if timeout is not None:
-            self._timer = asyncio.get_running_loop().call_later(timeout, self._expire)
+            self._due = loop.time() + timeout
+            self._timer = loop.call_later(timeout, self.expire)
+        elif default is not None:
+            self._due = loop.time() + default
         if self._handler.request_streaming:
             self._start()
 
@@ -210,8 +220,14 @@ class Call:
         self._hold()
         self._wire.forget(self._number)
 
-    def _expire(self) -> None:
-        self.stop(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    def time_remaining(self) -> float | None:
+        """How many seconds are left to it; None where there is no end to them."""
+        return None if self._due is None else max(0.0, self._due - asyncio.get_running_loop().time())
+
+    def expire(self) -> None:
+        """Its time is over."""
+        if not self._ended:
+            self.stop(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
     def leave(self) -> None:
         """The client is gone, or has had its answer."""

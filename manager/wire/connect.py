@@ -104,6 +104,11 @@ class Call:
         host, _, port = (self._context.client_address or "unknown:0").rpartition(":")
         return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
+    def time_remaining(self) -> float | None:
+        """How many seconds the client still waits; None where it named no deadline."""
+        left = self._context.timeout_ms
+        return None if left is None else max(0.0, left / 1000)
+
     def invocation_metadata(self) -> Iterable[tuple[str, str]]:
         """The headers."""
         return list(self._context.request_headers.allitems())

@@ -49,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._writers: dict[int, asyncio.Future[None]] = {}  # who wait for room
         self._flushes = self._paused = self._over = False
         self._heard = self._asked = self._used = False
+        self._glances = False  # whether it will be looked at which calls are late
         self._leaves = self._noticed = False  # the client is to go elsewhere, and knows it
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
 
@@ -134,7 +135,12 @@ class Connection(asyncio.Protocol):
             told = f"Compression algorithm '{encoding.decode(errors='replace')}' is disabled."
             call.stop(grpc.StatusCode.UNIMPLEMENTED, told)
         else:
-            call.begin(seconds(named.get(b"grpc-timeout")))
+            timeout = seconds(named.get(b"grpc-timeout"))
+            if handler.unary_unary is None:
+                call.begin(timeout)
+            else:
+                call.begin(timeout and min(timeout, self._manners.longest), self._manners.deadline)
+                self._glance()
             if complete:
                 call.complete()
 
@@ -260,6 +266,22 @@ class Connection(asyncio.Protocol):
             self._http2.ping()
             self._soon()
         self._later(self._manners.patience if self._asked else self._manners.quiet, self._look)
+
+    def _glance(self) -> None:
+        """Has it looked at in a while which calls are late."""
+        if not self._glances:
+            self._glances = True
+            self._later(self._manners.glance, self._end_late)
+
+    def _end_late(self) -> None:
+        """Ends the calls that came without a deadline and have had their time."""
+        self._glances = False
+        for call in tuple(self._calls.values()):
+            left = call.time_remaining()
+            if left == 0:
+                call.expire()
+            elif left is not None:
+                self._glance()
 
     def _unused(self) -> None:
         """A connection without a call since it was looked at last is made anew when it is needed."""

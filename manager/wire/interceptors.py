@@ -15,6 +15,7 @@ from manager.domain.refusals import Unauthenticated
 from manager.meters import Meters, Method
 from manager.pb.version import ACCEPTED, PROTO_VERSION
 from manager.wire.authority import NO_LONGER, Authority, Caller, Door
+from manager.wire.deadlines import USUAL, Deadlines, is_over, within
 from manager.wire.rights import PUBLIC
 from manager.wire.status import VersionMismatch, status_of
 from manager.wire.undecodable import Undecodable, readable, tolerant
@@ -23,9 +24,7 @@ DETAILS = "grpc-status-details-bin"
 EXEMPT = ("/grpc.health.", "/grpc.reflection.")
 KEY = "proto_version"
 HEARD_WITHIN = 0.5  # seconds
-OK, CANCELLED, NOT_FOUND = (
-    each.name for each in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND)
-)
+OK, CANCELLED, NOT_FOUND, DEADLINE_EXCEEDED = "OK", "CANCELLED", "NOT_FOUND", "DEADLINE_EXCEEDED"
 
 
 # gRPC's class has type parameters for the type checker alone
@@ -40,14 +39,21 @@ class Gate:
     """Where services are registered, as on a server: `handlers` are all their methods by their paths, behind the gate.
 
     They are wrapped here and not by an interceptor of gRPC's, which would be asked anew at each call. A stream may wait
-    `patience` for its client. Without an authority nobody is asked who calls; with one, a method that its table does
-    not name cannot be registered.
+    `patience` for its client, a single call has until its deadline. Without an authority nobody is asked who calls;
+    with one, a method that its table does not name cannot be registered.
     """
 
-    def __init__(self, patience: timedelta, meters: Meters, authority: Authority | None = None) -> None:
+    def __init__(
+        self,
+        patience: timedelta,
+        meters: Meters,
+        authority: Authority | None = None,
+        deadlines: Deadlines = USUAL,
+    ) -> None:
         self._patience = patience.total_seconds()
         self._meters = meters
         self._authority = authority
+        self._deadlines = deadlines
         self.handlers: dict[str, Handler] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
@@ -56,7 +62,7 @@ class Gate:
             method = f"/{service}/{name}"
             wrap = _exempt if method.startswith(EXEMPT) else _wrap
             door = self._authority.door(method) if self._authority and method not in PUBLIC else None
-            around = Around(method, self._meters.method(method), self._patience, door)
+            around = Around(method, self._meters.method(method), self._patience, door, self._deadlines)
             self.handlers[method] = wrap(handler, around)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -65,12 +71,13 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a method has around it. `door`: who may call; None: everybody."""
+    """What a method has around it. `door`: who may call; None: everybody. `deadlines`: of single calls."""
 
     method: str
     meter: Method
     patience: float
     door: Door | None
+    deadlines: Deadlines | None
 
 
 def _wrap(handler: Handler, around: Around) -> Handler:
@@ -93,7 +100,7 @@ def _exempt(handler: Handler, around: Around) -> Handler:
         return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _read, around), decode, encode)
     behaviour: Any = handler.unary_stream
     if behaviour is not None:  # it writes by itself, so that it is awaited like a single call
-        watched = replace(around, meter=replace(around.meter, single=False))
+        watched = replace(around, meter=replace(around.meter, single=False), deadlines=None)
         return grpc.unary_stream_rpc_method_handler(_unary(behaviour, _read, watched), decode, encode)
     behaviour = handler.stream_stream
     return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _anybody, around), decode, encode)
@@ -107,18 +114,27 @@ def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 def _unary(
     behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Callable[[Any, Any], None], around: Around
 ) -> Callable[[Any, Any], Awaitable[Any]]:
-    meter, door = around.meter, around.door
+    meter, door, deadlines = around.meter, around.door, around.deadlines
+
+    async def answered(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+        caller = await door.enter(context) if door else None
+        admit(request, context)
+        if caller:
+            caller.judge(request)
+        return await behaviour(request, context)
 
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         begun, ending = monotonic(), CANCELLED
+        limit = deadlines.missing(context.time_remaining()) if deadlines else None
         try:
-            caller = await door.enter(context) if door else None
-            admit(request, context)
-            if caller:
-                caller.judge(request)
-            answer = await behaviour(request, context)
+            answering = answered(request, context)
+            answer = await (answering if limit is None else within(limit, answering))
             ending = OK
             return answer
+        except asyncio.CancelledError:
+            if deadlines and is_over(context):
+                ending = DEADLINE_EXCEEDED
+            raise
         except aio.AbortError:  # it has said already what is wrong: that it knows of no such service's health
             ending = NOT_FOUND
             raise

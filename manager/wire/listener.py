@@ -8,14 +8,16 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from manager.settings import Transport
 from manager.wire.interceptors import Gate
+from manager.wire.limits import Limits
+from manager.wire.manners import DEADLINE, LONGEST
 from manager.wire.ports import listened, taken
 from manager.wire.services import NAMES
 from manager.wire.tls import Tls
-from manager.wire.transport import server
+from manager.wire.transport import Options, server
 
 METADATA = 8 * 1024
 
-OPTIONS = (
+FIXED = (
     # a few bytes of gzip inflate to megabytes before any limit is looked at: nothing but plain messages
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
@@ -38,10 +40,21 @@ OPTIONS = (
 )
 
 
+def options(limits: Limits) -> Options:
+    """As gRPC's servers take them."""
+    deadlines = limits.deadlines
+    return (*FIXED, (DEADLINE, round(deadlines.default * 1000)), (LONGEST, round(deadlines.most * 1000)))
+
+
+OPTIONS = options(Limits())
+
+
 class Listener:
     """One gRPC server on its addresses, with the health of each service. The services are in the gate already."""
 
-    def __init__(self, gate: Gate, transport: Transport, tls: Tls | None = None, *, shared: bool = False) -> None:
+    def __init__(
+        self, gate: Gate, transport: Transport, limits: Limits, tls: Tls | None = None, *, shared: bool = False
+    ) -> None:
         self._shared = shared
         self._tls = tls
         self.port = 0  # until it is known
@@ -50,7 +63,7 @@ class Listener:
         names = [*NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), gate)
         # 0: or a second server would share the port silently
-        self._server = server(transport, gate.handlers, (*OPTIONS, ("grpc.so_reuseport", int(shared))))
+        self._server = server(transport, gate.handlers, (*options(limits), ("grpc.so_reuseport", int(shared))))
 
     async def start(self, hosts: Sequence[str], port: int) -> list[str]:
         """Serves on all the hosts, at one port (0: a free one); the addresses.

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+DEADLINE, LONGEST = "im.deadline_ms", "im.deadline_most_ms"  # gRPC's own server passes over what it does not know
+
 
 @dataclass(frozen=True, slots=True)
 class Manners:
     """Bytes of a message, and of a call's metadata, at most; seconds of silence, before they are asked for a sign and
-    after; after how many a connection that has no calls, or any, is to be made anew, and how many its calls have then.
+    after; after how many a connection that has no calls, or any, is to be made anew, and how many its calls have then;
+    how many a single call has that names no deadline, and the most that it may name.
     """
 
     message: int
@@ -18,10 +21,12 @@ class Manners:
     idle: float
     age: float
     farewell: float
+    deadline: float
+    longest: float
 
     @classmethod
     def of(cls, options: Sequence[tuple[str, Any]]) -> "Manners":
-        """As gRPC's options say it."""
+        """As gRPC's options say it, and two of our own."""
         given = dict(options)
         return cls(
             message=given["grpc.max_receive_message_length"],
@@ -31,4 +36,11 @@ class Manners:
             idle=given["grpc.max_connection_idle_ms"] / 1000,
             age=given["grpc.max_connection_age_ms"] / 1000,
             farewell=given["grpc.max_connection_age_grace_ms"] / 1000,
+            deadline=given[DEADLINE] / 1000,
+            longest=given[LONGEST] / 1000,
         )
+
+    @property
+    def glance(self) -> float:
+        """After how many seconds it is looked at again which calls have had their time."""
+        return min(1.0, self.deadline / 4)

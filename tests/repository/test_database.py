@@ -11,6 +11,7 @@ from manager.domain.refusals import Unavailable
 from manager.embedded import start
 from manager.repository import migrations
 from manager.repository.database import Database as Connections
+from manager.repository.database import connect
 from manager.repository.driver import rows
 from tests.conftest import Database
 from tests.fleet import fleet_of
@@ -76,3 +77,19 @@ async def test_what_is_given_up_leaves_its_connection_as_it_was(database: Databa
         assert asked.cancelled() or asked.exception() is None
         assert await snap("select 42 as found") == 42
     await connections.close()
+
+
+async def test_a_statement_ends_soon_after_the_process_that_asked_for_it(database: Database) -> None:
+    """Of a killed manager, such as one that holds the lock of turns."""
+    connection = await connect(database.url, name="test")
+    pid = connection.get_server_pid()
+    asking = asyncio.ensure_future(connection.execute("select pg_sleep(20)"))
+    counted = "select count(*) from pg_stat_activity where pid = $1 and state = 'active'"
+    async with asyncio.timeout(3):
+        while not await database.value(counted, pid):
+            await asyncio.sleep(0.02)
+    connection._transport.abort()  # as the kernel does, without a word of cancelling
+    async with asyncio.timeout(3):
+        while await database.value(counted, pid):
+            await asyncio.sleep(0.05)
+    await asyncio.gather(asking, return_exceptions=True)

@@ -20,6 +20,7 @@ import manager.wire
 from manager.wire.call import Call
 from manager.wire.http2 import QUEUED, STREAM_WINDOW
 from manager.wire.listener import OPTIONS
+from manager.wire.manners import DEADLINE, LONGEST
 from manager.wire.native import Server
 from tests.wire.raw import Answer, Raw, connected, framed
 
@@ -310,6 +311,22 @@ async def test_a_deadline_counts_while_the_request_still_comes(it: Served, name:
     async with connected(it.port) as raw:
         answer = await asked(raw, name, framed(b"x")[:3], (b"grpc-timeout", b"50m"), end=False)
     assert answer.status == DEADLINE_EXCEEDED
+
+
+async def test_a_single_call_that_names_no_deadline_has_the_default_while_its_request_comes_and_afterwards() -> None:
+    async with served(options={DEADLINE: 100}) as it, connected(it.port) as raw:
+        assert (await asked(raw, "Echo", framed(b"x")[:3], end=False)).status == DEADLINE_EXCEEDED
+        assert (await asked(raw, "Wait", framed(b"x"))).status == DEADLINE_EXCEEDED
+        assert it.handlers.cancelled.is_set()
+
+
+async def test_a_single_call_has_no_longer_than_the_longest_and_a_stream_what_it_names() -> None:
+    async with served(options={DEADLINE: 100, LONGEST: 100}) as it, connected(it.port) as raw:
+        assert (await asked(raw, "Wait", framed(b"x"), (b"grpc-timeout", b"1H"))).status == DEADLINE_EXCEEDED
+        talks = await raw.call(PATH + "Talk", framed(b"x"))
+        await asyncio.sleep(0.5)
+        it.handlers.go_on.set()
+        assert (await raw.answer(talks)).status == 0
 
 
 @pytest.mark.parametrize("timeout", [b"", b"x", b"5", b"-1S", b"1" * 5000 + b"S", b"99999999H"])
