@@ -28,9 +28,19 @@ def require(settings: Settings) -> None:
         raise Unsafe(open_, choice=True)
 
 
+def is_development(settings: Settings) -> bool:
+    """Whether this machine alone is served, and nobody is asked who calls."""
+    return not settings.auth and all(map(loopback, settings.bind))
+
+
+def reflects(settings: Settings) -> bool:
+    """Whether the contract itself is served: in development, unless somebody said otherwise."""
+    return is_development(settings) if settings.reflection is None else settings.reflection
+
+
 def notice(settings: Settings) -> str:
     """What stands in the banner; nothing where everybody is asked who calls, and nothing was waived."""
-    if not settings.auth and all(map(loopback, settings.bind)):
+    if is_development(settings):
         return "development    no credentials are asked for: whoever has an account here may do everything"
     return "INSECURE       by --insecure-i-know: see docs/security.md" if settings.insecure_i_know else ""
 

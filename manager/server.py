@@ -46,7 +46,7 @@ from manager.wire.authority import Authority
 from manager.wire.http import Backstage, Site
 from manager.wire.interceptors import Gate
 from manager.wire.limits import Limits as CallLimits
-from manager.wire.listener import Listener
+from manager.wire.listener import Listener, reflect
 from manager.wire.services import Rooms, register
 from manager.wire.subscribing import Streams, Subscribing
 from manager.wire.tls import tls_of
@@ -134,6 +134,8 @@ async def _serve(
     limits = CallLimits.of(settings)
     gate = Gate(settings.subscriber_patience, meters, authority, limits.deadlines)
     register(gate, rooms, subscribing)
+    if safety.reflects(settings):
+        reflect(gate)
     listener = Listener(gate, settings.transport, limits, tls, shared=supervisor is not None)
     health, standing = Health(listener), _standing(settings, rooms, safeguards, meters)
     stage = Backstage(
@@ -150,6 +152,7 @@ async def _serve(
         grpc_port=lambda: listener.port,
         authority=authority,
         secure=tls is not None,
+        message=limits.message,
     )
     web = Web(Site(stage).application(), settings.drain, tls)
     http, addresses = await _listen(settings, web, listener)

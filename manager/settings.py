@@ -124,9 +124,14 @@ class Settings(BaseSettings):
     notify: bool = True
     drain: Seconds = Field(default=5 * S, ge=0 * S, le=300 * S)
 
-    # what each client may ask for: how long a single call takes that names no deadline, and the most that it may name
+    # what each client may ask for: bytes of a message, calls at once on a connection, seconds between its pings; how
+    # long a single call takes that names no deadline, and the most that it may name
+    message_size: int = Field(default=1024 * 1024, ge=64 * 1024, le=64 * 1024 * 1024)
+    connection_streams: int = Field(default=128, ge=1, le=100_000)
+    ping_interval: Seconds = Field(default=20 * S, ge=S, le=3600 * S)
     deadline: Seconds = Field(default=10 * S, ge=S / 10, le=3600 * S)
     deadline_most: Seconds = Field(default=60 * S, ge=S / 10, le=3600 * S)
+    reflection: bool | None = None  # `manager.safety` says where it is served otherwise
 
     @property
     def http_at(self) -> int:

@@ -32,7 +32,8 @@ OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
     # a quiet subscription must outlive the NATs between, and a dead connection no lease
-    ("grpc.keepalive_time_ms", 10_000),
+    # and a manager leaves whoever pings oftener than every 20 s
+    ("grpc.keepalive_time_ms", 25_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     # the default grows to two minutes: longer than a lease

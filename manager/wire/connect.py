@@ -29,7 +29,6 @@ from manager.wire.interceptors import DETAILS, Handler
 from manager.wire.services import FILES
 from manager.wire.undecodable import Undecodable
 
-MESSAGE_LIMIT = 4 * 1024 * 1024
 CODES: dict[grpc.StatusCode, Code] = {
     each: Code.CANCELED if each is grpc.StatusCode.CANCELLED else Code[each.name]
     for each in grpc.StatusCode
@@ -154,8 +153,8 @@ class Stream(Call):
         await self.messages.put(message)
 
 
-def application(handlers: Mapping[str, Handler]) -> "Application":
-    """Every method that HTTP/1.1 can carry. `handlers` come from behind the gate."""
+def application(handlers: Mapping[str, Handler], most: int) -> "Application":
+    """Every method that HTTP/1.1 can carry. `handlers` come from behind the gate; `most`: bytes of a request."""
     methods = [
         method
         for file in FILES
@@ -163,13 +162,13 @@ def application(handlers: Mapping[str, Handler]) -> "Application":
         for method in service.methods
         if not method.client_streaming
     ]
-    return Application(methods, handlers)
+    return Application(methods, handlers, most)
 
 
 class Application(ConnectASGIApplication[None]):
     """An ASGI application, to be mounted where the paths of the contract are."""
 
-    def __init__(self, methods: Iterable[MethodDescriptor], handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, methods: Iterable[MethodDescriptor], handlers: Mapping[str, Handler], most: int) -> None:
         asked: dict[type[Message], Handler] = {}
         endpoints: dict[str, Any] = {}
         for method in methods:
@@ -181,7 +180,7 @@ class Application(ConnectASGIApplication[None]):
         super().__init__(
             service=None,
             endpoints=lambda _: endpoints,
-            read_max_bytes=MESSAGE_LIMIT,
+            read_max_bytes=most,
             compressions=(),  # as gRPC: a few bytes inflate to megabytes before any limit is looked at
             codecs=codecs,
         )

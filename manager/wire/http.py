@@ -26,6 +26,7 @@ from manager.wire.authority import Authority
 from manager.wire.connect import application
 from manager.wire.guard import Guard
 from manager.wire.interceptors import Handler as RpcHandler
+from manager.wire.limits import Limits
 from manager.wire.live import Live
 from manager.wire.scrape import Discovery, Metrics
 from manager.wire.session import Session
@@ -50,6 +51,7 @@ class Backstage:
     `serving` is the health of the server, `degraded` what is amiss with it, `names` who it may be asked as,
     `metrics_kept` for how long it is known what was measured, `past_kept` who lived, and `grpc_port` where gRPC is,
     once that is known. `authority`: whom to ask who calls; None: nobody is asked. `secure`: this side speaks TLS.
+    `message`: bytes of a request, at most.
     """
 
     handlers: Mapping[str, RpcHandler]
@@ -65,6 +67,7 @@ class Backstage:
     grpc_port: Callable[[], int]
     authority: Authority | None = None
     secure: bool = False
+    message: int = Limits().message
 
 
 class Site:
@@ -73,7 +76,7 @@ class Site:
     def __init__(self, stage: Backstage) -> None:
         self._stage = stage
         self._live = Live(stage.streams, stage.subscribing, stage.degraded)
-        self._rpc = application(stage.handlers)
+        self._rpc = application(stage.handlers, stage.message)
         self._metrics = Metrics(stage.registry, stage.readers)
         self._discovery = Discovery(stage.readers)
 

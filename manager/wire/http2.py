@@ -16,7 +16,6 @@ from manager.wire.manners import Manners
 
 log = logging.getLogger(__name__)
 
-STREAMS = 10_000  # calls at once on a connection; its client keeps more back
 FIELD = 32  # bytes that HTTP/2 counts for a header beside its name and value
 AGES = (0.9, 1.1)  # of the age that is set, so that connections that were made together do not end together
 STREAM_WINDOW, WINDOW = 1024 * 1024, 16 * 1024 * 1024  # bytes that a client may send before any is taken
@@ -24,12 +23,9 @@ QUEUED = 16 * 1024  # bytes of a stream that may wait for its client before its 
 NOTICED = 1.0  # seconds for the way of a notice, where the client does not say that it has come
 GOODBYE = b"goodbye!"
 
-SETTINGS = {
-    ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAMS,
-    ngh2.Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-}
+STRIKES = 2  # pings that come too early and are let pass, as by gRPC's own server
 # many calls that are given up at once are deadlines under load, and no attack yet
-CONFIGURATION = ngh2.Configuration(auto_window_update=False, stream_reset_rate_limit=(2 * STREAMS, 2_000))
+CONFIGURATION = ngh2.Configuration(auto_window_update=False, stream_reset_rate_limit=(20_000, 2_000))
 
 
 class Connection(asyncio.Protocol):
@@ -50,6 +46,8 @@ class Connection(asyncio.Protocol):
         self._flushes = self._paused = self._over = False
         self._heard = self._asked = self._used = False
         self._glances = False  # whether it will be looked at which calls are late
+        self._pinged_at = float("-inf")
+        self._strikes = 0  # pings that came too early since anything was said
         self._leaves = self._noticed = False  # the client is to go elsewhere, and knows it
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
 
@@ -60,7 +58,13 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # of a stream of bytes; uvloop's is of no such class
         self.peer = address(transport.get_extra_info("peername"))
         self._connections.add(self)
-        self._http2.initiate_connection({**SETTINGS, ngh2.Setting.MAX_HEADER_LIST_SIZE: self._manners.metadata})
+        self._http2.initiate_connection(
+            {
+                ngh2.Setting.MAX_CONCURRENT_STREAMS: self._manners.streams,  # its client keeps more back
+                ngh2.Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                ngh2.Setting.MAX_HEADER_LIST_SIZE: self._manners.metadata,
+            }
+        )
         self._http2.set_local_window_size(WINDOW)
         self._later(self._manners.quiet, self._look)
         self._later(self._manners.age * random.uniform(*AGES), self._aged)  # noqa: S311 - no secret
@@ -112,6 +116,8 @@ class Connection(asyncio.Protocol):
                         call.complete()
                 case ngh2.PingAcknowledged() if event.opaque_data == GOODBYE:
                     self._notice_taken()
+                case ngh2.PingReceived():
+                    self._pinged()
                 case ngh2.ConnectionClosed():
                     self._over = True
                     self._transport.close()
@@ -158,6 +164,17 @@ class Connection(asyncio.Protocol):
         if call := self._calls.get(number):
             call.leave()
 
+    def _pinged(self) -> None:
+        """Who pings oftener than he may while nothing is said to him is told so, in the words that gRPC knows."""
+        now = self._loop.time()
+        self._strikes += now - self._pinged_at < self._manners.pings
+        self._pinged_at = now
+        if self._strikes > STRIKES and not self._over:
+            self._http2.send_goaway(ngh2.ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
+            self._transport.write(self._http2.data_to_send())
+            self._over = True
+            self._transport.close()
+
     # what calls say
 
     def take(self, number: int, size: int) -> None:
@@ -177,6 +194,7 @@ class Connection(asyncio.Protocol):
     def send(self, number: int, message: bytes) -> None:
         """Queues a framed message; the answer begins with the first."""
         if not self._over:
+            self._strikes = 0
             self.head(number)
             self._http2.send_data(number, message)
             self._soon()
@@ -194,6 +212,7 @@ class Connection(asyncio.Protocol):
         """Queues the end of the answer. What the client would still send, unless it is complete, is of no use."""
         if self._over:
             return
+        self._strikes = 0
         if number in self._headed:
             self._http2.send_trailers(number, trailers)
         else:

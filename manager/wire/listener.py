@@ -20,7 +20,6 @@ METADATA = 8 * 1024
 FIXED = (
     # a few bytes of gzip inflate to megabytes before any limit is looked at: nothing but plain messages
     ("grpc.compression_enabled_algorithms_bitset", 1),
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     # up to the first, and not at random above it
     ("grpc.max_metadata_size", METADATA),
     ("grpc.absolute_max_metadata_size", METADATA),
@@ -29,24 +28,38 @@ FIXED = (
     ("grpc.max_connection_idle_ms", 300_000),
     ("grpc.max_connection_age_ms", 1_800_000),
     ("grpc.max_connection_age_grace_ms", 60_000),
+    # it counts streams that have ended and are not cleared away yet, so that of the calls of whoever keeps to the bound
+    # it refuses every third, with a bare UNAVAILABLE
+    ("grpc.http.overload_protection", 0),
     # gRPC drops calls with a bare CANCELLED when some thousand wait for a moment; our own queues refuse with advice
     ("grpc.server.max_pending_requests", 50_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
     # quiet streams behind NAT stay open, and half-open connections are found
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # clients of ours ping every 10 s
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 
 
 def options(limits: Limits) -> Options:
     """As gRPC's servers take them."""
     deadlines = limits.deadlines
-    return (*FIXED, (DEADLINE, round(deadlines.default * 1000)), (LONGEST, round(deadlines.most * 1000)))
+    return (
+        *FIXED,
+        ("grpc.max_receive_message_length", limits.message),
+        ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.http2.min_ping_interval_without_data_ms", round(limits.pings * 1000)),
+        (DEADLINE, round(deadlines.default * 1000)),
+        (LONGEST, round(deadlines.most * 1000)),
+    )
 
 
 OPTIONS = options(Limits())
+
+
+def reflect(gate: Gate) -> None:
+    """Serves the contract itself, to tools that have not got it."""
+    names = [*NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), gate)
 
 
 class Listener:
@@ -60,8 +73,6 @@ class Listener:
         self.port = 0  # until it is known
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, gate)
-        names = [*NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), gate)
         # 0: or a second server would share the port silently
         self._server = server(transport, gate.handlers, (*options(limits), ("grpc.so_reuseport", int(shared))))
 

@@ -9,13 +9,16 @@ DEADLINE, LONGEST = "im.deadline_ms", "im.deadline_most_ms"  # gRPC's own server
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """Bytes of a message, and of a call's metadata, at most; seconds of silence, before they are asked for a sign and
-    after; after how many a connection that has no calls, or any, is to be made anew, and how many its calls have then;
-    how many a single call has that names no deadline, and the most that it may name.
+    """Bytes of a message, and of a call's metadata, and calls at once, at most; how many seconds are to be between
+    pings to which nothing was said; seconds of silence, before they are asked for a sign and after; after how many a
+    connection that has no calls, or any, is to be made anew, and how many its calls have then; how many a single call
+    has that names no deadline, and the most that it may name.
     """
 
     message: int
     metadata: int
+    streams: int
+    pings: float
     quiet: float
     patience: float
     idle: float
@@ -31,6 +34,8 @@ class Manners:
         return cls(
             message=given["grpc.max_receive_message_length"],
             metadata=given["grpc.absolute_max_metadata_size"],
+            streams=given["grpc.max_concurrent_streams"],
+            pings=given["grpc.http2.min_ping_interval_without_data_ms"] / 1000,
             quiet=given["grpc.keepalive_time_ms"] / 1000,
             patience=given["grpc.keepalive_timeout_ms"] / 1000,
             idle=given["grpc.max_connection_idle_ms"] / 1000,

@@ -13,6 +13,7 @@ from manager.client import (
     UnavailableError,
     Violation,
 )
+from manager.client.channel import OPTIONS
 from manager.client.interceptors import stamped
 from manager.pb.instance_manager_pb2 import (
     BOOKMARK,
@@ -23,6 +24,7 @@ from manager.pb.instance_manager_pb2 import (
     SystemMetrics,
 )
 from manager.pb.version import PROTO_VERSION
+from manager.settings import Settings
 from tests.client.standin import UNAVAILABLE, Reply, Stall, StandIn, exhausted, invalid, precondition, standing_in
 
 REQUEST = InstanceRequest(instance_id="x")
@@ -136,3 +138,7 @@ async def test_a_subscription_can_be_cancelled(standin: StandIn, client: Client)
         assert update.revision == 1
         break
     assert call.cancel()
+
+
+def test_a_client_pings_no_oftener_than_a_manager_lets_it() -> None:
+    assert float(dict(OPTIONS)["grpc.keepalive_time_ms"]) > 1000 * Settings().ping_interval.total_seconds() + 1000

@@ -137,8 +137,10 @@ async def test_a_compressed_request_is_not_inflated(fleet: Fleet) -> None:
     assert answer.code == grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_message_of_over_four_mebibytes_is_too_large(fleet: Fleet) -> None:
-    content = description(labels={"x": "y" * 4 * 2**20}).SerializeToString()
+async def test_a_message_of_over_a_mebibyte_is_too_large(fleet: Fleet) -> None:
+    below = description(labels={"x": "y" * (2**20 - 100)}).SerializeToString()
+    assert (await refusal(fleet.caller.raw("/instance_manager.TryService/TryAddInstance", below))).fields == ["labels"]
+    content = description(labels={"x": "y" * 2**20}).SerializeToString()
     answer = await refusal(fleet.caller.raw("/instance_manager.TryService/TryAddInstance", content))
     assert (answer.code, answer.retries) == (grpc.StatusCode.RESOURCE_EXHAUSTED, [])
 

@@ -86,6 +86,16 @@ async def test_reflection_lists_every_service_and_gives_its_file_as_it_is(fleet:
             assert expected in list(given)
 
 
+@pytest.mark.parametrize("said", [{"auth": True}, {"reflection": False}])
+async def test_reflection_is_for_development_or_where_it_is_asked_for(
+    settings: Settings, said: dict[str, bool]
+) -> None:
+    async with serving(settings.model_copy(update=said)) as started, calling(started.addresses[0]) as caller:
+        # by a single call, whose end a client of streams may miss while it sends
+        ended = await refusal(caller.raw("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", b""))
+    assert ended.code is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_reflection_of_the_unknown_is_an_answer_and_no_fault(fleet: Fleet) -> None:
     answers = await reflected(
         fleet,

@@ -129,6 +129,7 @@ async def guarded(shared_database: Database, transport: Transport) -> AsyncItera
         drain=timedelta(milliseconds=200),
         transport=transport,
         auth=True,
+        reflection=True,
     )
     tokens: dict[Role, str] = {role: await granted(shared_database, role) for role in Role if role is not Role.INSTANCE}
     metadata = (*VERSION, *bearing(tokens[Role.ADMIN]))

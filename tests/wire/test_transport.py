@@ -2,15 +2,22 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import ngh2
 import pytest
 from grpc import aio
 
-from manager.settings import Transport
+from manager.settings import Settings, Transport
+from manager.wire.limits import Limits
 from manager.wire.listener import OPTIONS
 from manager.wire.transport import SERVERS, NotInstalled, server
+from tests.wire.raw import connected, framed
+
+PATH = "/test.Test/Wait"
 
 
 def test_every_transport_has_a_server() -> None:
@@ -26,6 +33,23 @@ def test_a_transport_that_is_not_installed_is_refused_with_what_to_do(monkeypatc
         server(Transport.NATIVE, {}, (*OPTIONS, ("grpc.so_reuseport", 0)))
 
 
+def same(content: bytes) -> bytes:
+    """A message is its bytes."""
+    return content
+
+
+@asynccontextmanager
+async def served(transport: Transport, handlers: dict[str, Any], options: dict[str, int]) -> AsyncIterator[int]:
+    """A server of these, with these options beside the usual ones; its port."""
+    serving = server(transport, handlers, [*{**dict(OPTIONS), "grpc.so_reuseport": 0, **options}.items()])
+    port = serving.add_insecure_port("127.0.0.1:0")
+    await serving.start()
+    try:
+        yield port
+    finally:
+        await serving.stop(0)
+
+
 @pytest.mark.parametrize("transport", Transport)
 async def test_an_old_connection_ends_and_its_client_goes_on_with_another(transport: Transport) -> None:
     async def wait(request: bytes, context: Any) -> bytes:
@@ -33,19 +57,62 @@ async def test_an_old_connection_ends_and_its_client_goes_on_with_another(transp
             await asyncio.Event().wait()
         return context.peer().encode()  # type: ignore[no-any-return]
 
-    def same(content: bytes) -> bytes:
-        return content
-
-    hurry = {**dict(OPTIONS), "grpc.max_connection_age_ms": 300, "grpc.max_connection_age_grace_ms": 300}
-    handlers = {"/test.Test/Wait": grpc.unary_unary_rpc_method_handler(wait, same, same)}
-    serving = server(transport, handlers, (*hurry.items(), ("grpc.so_reuseport", 0)))
-    port = serving.add_insecure_port("127.0.0.1:0")
-    await serving.start()
-    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call: Any = channel.unary_unary("/test.Test/Wait")
+    handlers = {PATH: grpc.unary_unary_rpc_method_handler(wait, same, same)}
+    hurry = {"grpc.max_connection_age_ms": 300, "grpc.max_connection_age_grace_ms": 300}
+    async with served(transport, handlers, hurry) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary(PATH)
         first = await call(b"")
         with pytest.raises(aio.AioRpcError) as ended:
             await call(b"for ever", timeout=10)
         assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
         assert await call(b"", wait_for_ready=True, timeout=10) != first
-    await serving.stop(0)
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_a_connection_has_so_many_calls_at_once_and_the_others_wait_for_them(transport: Transport) -> None:
+    entered: asyncio.Queue[bytes] = asyncio.Queue()
+    go_on = asyncio.Event()
+
+    async def wait(request: bytes, _context: Any) -> bytes:
+        entered.put_nowait(request)
+        await go_on.wait()
+        return request
+
+    handlers = {PATH: grpc.unary_unary_rpc_method_handler(wait, same, same)}
+    limits = {"grpc.max_concurrent_streams": 3}
+    async with served(transport, handlers, limits) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary(PATH)
+        await asyncio.gather(channel.channel_ready(), asyncio.sleep(0.2))  # its settings have come
+        calls = [asyncio.ensure_future(call(b"%d" % number, timeout=10)) for number in range(5)]
+        for _ in range(3):
+            await entered.get()
+        await asyncio.sleep(0.3)
+        assert entered.empty()
+        go_on.set()
+        assert sorted(await asyncio.gather(*calls)) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_who_pings_too_often_while_nothing_is_said_to_him_is_cut_off(transport: Transport) -> None:
+    async def echo(request: bytes, _context: Any) -> bytes:
+        return request
+
+    handlers = {PATH: grpc.unary_unary_rpc_method_handler(echo, same, same)}
+    async with served(transport, handlers, {}) as port, connected(port) as talks, connected(port) as pings:
+        for _ in range(6):
+            answer = await talks.answer(await talks.call(PATH, framed(b"x")))
+            assert answer.status == 0
+            talks.http2.ping()
+            await talks.flush()
+        for _ in range(4):
+            pings.http2.ping()
+            await pings.flush()
+            await asyncio.sleep(0.01)
+        told = await pings.heard(ngh2.GoAwayReceived)
+        await pings.until(lambda: pings.ended)
+        assert (told.error_code, told.debug_data) == (ngh2.ErrorCode.ENHANCE_YOUR_CALM, b"too_many_pings")
+        assert not talks.ended
+
+
+def test_without_a_word_the_limits_are_those_of_the_settings() -> None:
+    assert Limits.of(Settings()) == Limits()
