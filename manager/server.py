@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from manager import __version__, safety
 from manager.admission import Admission
 from manager.checks import Checks
+from manager.denials import Denials
 from manager.domain.actor import Actor
 from manager.domain.calls import Ticked
 from manager.domain.grace import Patience
@@ -130,7 +131,8 @@ async def _serve(
     meters.read(PROTO_VERSION, _readings(settings, rooms, subscribing, safeguards))
     tls = tls_of(settings)
     keyring = Keyring(rooms.readers, most=settings.tokens_known) if settings.auth else None
-    authority = Authority(keyring, certificates=bool(settings.tls_client_ca)) if keyring else None
+    denials = Denials(rooms.readers, settings.denied_rows)
+    authority = Authority(keyring, denials, certificates=bool(settings.tls_client_ca)) if keyring else None
     limits = CallLimits.of(settings)
     gate = Gate(settings.subscriber_patience, meters, authority, limits.deadlines)
     register(gate, rooms, subscribing)
@@ -168,7 +170,7 @@ async def _serve(
         for each in (*lanes, rooms.streams.feed, *((web,) if http else ())):
             workers.create_task(each.serve())
         ticks = reap(rooms.turns, Actor.manager(presence.id), settings.reaper_interval, settings.away_after, served)
-        known = (keyring.watch(),) if keyring else ()
+        known = (keyring.watch(), denials.watch()) if keyring else ()
         beating = (ticks, health.show(), safeguards.watch(), *known, *_pulses(settings, database, rooms))
         pulses = [workers.create_task(each) for each in beating]
         try:
@@ -182,6 +184,7 @@ async def _serve(
             await listener.stop(settings.drain)
             for pulse in pulses:
                 pulse.cancel()
+            await denials.write()
             await presence.leave()
             for lane in lanes:
                 lane.close()
@@ -257,7 +260,13 @@ def _retention(settings: Settings) -> Retention:
     minutes = max(settings.minutes_retention, settings.metrics_retention)
     hours = max(settings.hours_retention, minutes)
     return Retention(
-        settings.metrics_retention, settings.history_retention, tombstones, minutes, hours, settings.trail_retention
+        metrics=settings.metrics_retention,
+        history=settings.history_retention,
+        tombstones=tombstones,
+        minutes=minutes,
+        hours=hours,
+        trail=settings.trail_retention,
+        denied=settings.denied_retention,
     )
 
 

@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     history_retention: Seconds = Field(default=7 * DAY, ge=S, le=3650 * DAY)
     tombstone_retention: Seconds = Field(default=30 * DAY, ge=S, le=3650 * DAY)
     trail_retention: Seconds = Field(default=400 * DAY, ge=30 * DAY, le=3650 * DAY)
+    denied_retention: Seconds = Field(default=400 * DAY, ge=30 * DAY, le=3650 * DAY)
+    denied_rows: int = Field(default=200, ge=1, le=100_000)  # an hour
     partitions_ahead: int = Field(default=7, ge=2, le=60)
     upkeep_interval: Seconds = Field(default=300 * S, ge=S, le=DAY)
 

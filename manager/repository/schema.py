@@ -230,6 +230,7 @@ control = Table(
     Column("minutes_kept", Interval, nullable=False, server_default=text("interval '90 days'")),
     Column("hours_kept", Interval, nullable=False, server_default=text("interval '400 days'")),
     Column("trail_kept", Interval, nullable=False, server_default=text("interval '400 days'")),
+    Column("denied_kept", Interval, nullable=False, server_default=text("interval '400 days'")),
     PrimaryKeyConstraint("one", name="control_pkey"),
     _check("control_one_row", "one"),
     _check("control_grace_wholly", "num_nulls(grace_from, grace_until) in (0, 2)"),
@@ -238,6 +239,7 @@ control = Table(
     _check("control_tombstones_outlive_history", "tombstones_kept >= history_kept"),
     _check("control_stretch_range", "stretch >= 1"),
     _check("control_trail_kept_range", "trail_kept >= interval '30 days'"),
+    _check("control_denied_kept_range", "denied_kept >= interval '30 days'"),
 )
 
 trail = Table(
@@ -265,6 +267,25 @@ trail_seal = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     PrimaryKeyConstraint("number", name="trail_seal_pkey"),
     _check("trail_seal_hash_length", "octet_length(hash) = 32"),
+)
+
+# Calls that were turned away, by the hour; `code` is gRPC's number
+denied_call = Table(
+    "denied_call",
+    metadata,
+    _moment("since"),
+    Column("who", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("code", SmallInteger, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    _moment("last_at"),
+    PrimaryKeyConstraint("since", "who", "address", "method", "code", name="denied_call_pkey"),
+    _check("denied_call_who_length", "char_length(who) <= 253"),
+    _check("denied_call_address_length", "char_length(address) <= 253"),
+    _check("denied_call_method_length", "char_length(method) between 1 and 253"),
+    _check("denied_call_code_known", "code in (7, 16)"),
+    _check("denied_call_calls_positive", "calls > 0"),
 )
 
 reaper_group = Table(

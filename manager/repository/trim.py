@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from manager.repository import trail
+from manager.repository import denied, trail
 
 STEP = 5_000
 
@@ -24,22 +24,25 @@ class Retention:
     minutes: timedelta = timedelta(days=90)
     hours: timedelta = timedelta(days=400)
     trail: timedelta = timedelta(days=400)
+    denied: timedelta = timedelta(days=400)
 
+
+KEPT = ("history", "tombstones", "minutes", "hours", "trail", "denied")
 
 KEEP = text("""
 update control set history_kept = k.history, tombstones_kept = k.tombstones, minutes_kept = k.minutes,
-                   hours_kept = k.hours, trail_kept = k.trail
+                   hours_kept = k.hours, trail_kept = k.trail, denied_kept = k.denied
 from (select cast(:history as interval) as history, cast(:tombstones as interval) as tombstones,
              cast(:minutes as interval) as minutes, cast(:hours as interval) as hours,
-             cast(:trail as interval) as trail) k
-where (history_kept, tombstones_kept, minutes_kept, hours_kept, trail_kept)
-    <> (k.history, k.tombstones, k.minutes, k.hours, k.trail)
+             cast(:trail as interval) as trail, cast(:denied as interval) as denied) k
+where (history_kept, tombstones_kept, minutes_kept, hours_kept, trail_kept, denied_kept)
+    <> (k.history, k.tombstones, k.minutes, k.hours, k.trail, k.denied)
 """)
 
 
 async def keep(connection: AsyncConnection, retention: Retention) -> None:
     """Puts the retentions where the owner's functions look for them."""
-    kept = {name: getattr(retention, name) for name in ("history", "tombstones", "minutes", "hours", "trail")}
+    kept = {name: getattr(retention, name) for name in KEPT}
     await connection.execute(KEEP, kept)
 
 
@@ -54,4 +57,5 @@ async def step(connection: AsyncConnection) -> int:
     deleted = (await connection.execute(DELETE, {"step": STEP})).scalar_one()
     buried = (await connection.execute(BURY, {"step": STEP})).scalar_one()
     sealed = await trail.trim(connection, STEP)
-    return int(cut) + int(deleted) + int(buried) + int(sealed)
+    forgotten = await denied.trim(connection, STEP)
+    return int(cut) + int(deleted) + int(buried) + int(sealed) + forgotten

@@ -1,6 +1,7 @@
 """Who calls: the one place that says it, for every transport."""
 
 from typing import Protocol
+from urllib.parse import unquote
 
 from manager.domain.actor import Actor
 from manager.wire.principal import calling
@@ -19,3 +20,9 @@ def actor_of(context: Context) -> Actor:
     if known is None:
         return Actor(address=context.peer())
     return Actor(known.name, known.token, context.peer())
+
+
+def host_of(peer: str) -> str:
+    """The host alone in a client's address: `ipv6:[::1]:4711`, or `ipv6:%5B::1%5D:4711` as gRPC's own server has it."""
+    _, _, address = unquote(peer).partition(":")
+    return address.rpartition(":")[0].strip("[]").removeprefix("::ffff:") or "unknown"

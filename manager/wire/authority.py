@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Protocol, TypeVar
 
+from manager.denials import Denials
 from manager.domain.principal import Principal
 from manager.domain.refusals import PermissionDenied, Unauthenticated
 from manager.domain.token import PREFIX, digest, well_formed
 from manager.keyring import UNKNOWN, Keyring
+from manager.wire.actor import host_of
 from manager.wire.principal import CALLING
 from manager.wire.rights import RIGHTS, Row, Whose, about_only
 from manager.wire.until import until
@@ -23,10 +25,14 @@ COOKIE = "im_session"
 SCHEME = "bearer "
 SPIFFE = "spiffe://"
 NAMES = "x509_subject_alternative_name"
+UNAUTHENTICATED, PERMISSION_DENIED = 16, 7  # as gRPC numbers them
 
 
 class Context(Protocol):
     """As much of a call as says who makes it."""
+
+    def peer(self) -> str:
+        """The client's address, as gRPC writes it."""
 
     def invocation_metadata(self) -> Any:
         """Pairs of names and values."""
@@ -70,11 +76,6 @@ class Caller:
     principal: Principal
     whose: Whose
 
-    def judge(self, request: Any) -> None:
-        """Raises PermissionDenied where the request is about others than the caller may act for."""
-        if self.whose is Whose.OWN and not about_only(request, self.principal.instance):
-            raise PermissionDenied("a token of an instance is good for that instance alone")
-
 
 async def known(keyring: Keyring, token: str) -> tuple[bytes, Principal]:
     """The digest of a token, and whose it is. Raises Unauthenticated, or Unavailable where nobody can say."""
@@ -90,21 +91,37 @@ async def known(keyring: Keyring, token: str) -> tuple[bytes, Principal]:
 
 
 class Door:
-    """Before one method, or one path of HTTP."""
+    """Before one method, or one path of HTTP. Whom it turns away it has counted."""
 
-    def __init__(self, keyring: Keyring, row: Row, *, certificates: bool) -> None:
+    def __init__(self, path: str, keyring: Keyring, denials: Denials, *, certificates: bool) -> None:
+        self._path = path
+        self._row: Row = RIGHTS[path]
         self._keyring = keyring
-        self._row = row
+        self._denials = denials
         self._certificates = certificates
 
     async def enter(self, context: Context) -> Caller:
         """Who calls. Raises Unauthenticated, PermissionDenied, or Unavailable where nobody can say."""
-        credential, principal = await self._known(context)
+        try:
+            credential, principal = await self._known(context)
+        except Unauthenticated:
+            self._denials.count("", host_of(context.peer()), self._path, UNAUTHENTICATED)
+            raise
         whose = self._row.get(principal.role)
         if whose is None:
-            raise PermissionDenied(f"a token of role {principal.role} is not for this call")
+            raise self._denied(principal, context, f"a token of role {principal.role} is not for this call")
         CALLING.set(principal)
         return Caller(credential, principal, whose)
+
+    def judge(self, caller: Caller, request: Any, context: Context) -> None:
+        """Raises PermissionDenied where the request is about others than the caller may act for."""
+        if caller.whose is Whose.OWN and not about_only(request, caller.principal.instance):
+            told = "a token of an instance is good for that instance alone"
+            raise self._denied(caller.principal, context, told)
+
+    def _denied(self, principal: Principal, context: Context, told: str) -> PermissionDenied:
+        self._denials.count(principal.name, host_of(context.peer()), self._path, PERMISSION_DENIED)
+        return PermissionDenied(told)
 
     async def _known(self, context: Context) -> tuple[bytes, Principal]:
         token = shown(context.invocation_metadata() or ())
@@ -132,14 +149,19 @@ class Door:
 class Authority:
     """The doors. `certificates`: the transport asks clients for theirs."""
 
-    def __init__(self, keyring: Keyring, *, certificates: bool) -> None:
+    def __init__(self, keyring: Keyring, denials: Denials, *, certificates: bool) -> None:
         self._keyring = keyring
+        self._denials = denials
         self._certificates = certificates
 
     def door(self, path: str) -> Door:
         """That of a method or path; KeyError where the table does not name it."""
-        return Door(self._keyring, RIGHTS[path], certificates=self._certificates)
+        return Door(path, self._keyring, self._denials, certificates=self._certificates)
 
-    async def know(self, token: str) -> None:
-        """Raises Unauthenticated unless somebody has this token."""
-        await known(self._keyring, token)
+    async def know(self, token: str, path: str, context: Context) -> None:
+        """Raises Unauthenticated unless somebody has this token, which was shown at a path of HTTP."""
+        try:
+            await known(self._keyring, token)
+        except Unauthenticated:
+            self._denials.count("", host_of(context.peer()), path, UNAUTHENTICATED)
+            raise

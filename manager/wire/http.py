@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,10 +25,12 @@ from manager.repository.database import Readers
 from manager.wire.authority import Authority
 from manager.wire.connect import application
 from manager.wire.guard import Guard
+from manager.wire.headed import Headed
 from manager.wire.interceptors import Handler as RpcHandler
 from manager.wire.limits import Limits
 from manager.wire.live import Live
 from manager.wire.scrape import Discovery, Metrics
+from manager.wire.session import PATH as SESSION
 from manager.wire.session import Session
 from manager.wire.status import status_of
 from manager.wire.subscribing import Streams, Subscribing
@@ -114,7 +116,7 @@ class Site:
         if self._stage.authority is None:
             return []
         session = Session(self._stage.authority, secure=self._stage.secure)
-        return [Route("/session", discreet(session.change), methods=["POST", "DELETE"])]
+        return [Route(SESSION, discreet(session.change), methods=["POST", "DELETE"])]
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         content_type: bytes = dict(scope["headers"]).get(b"content-type", b"")
@@ -163,21 +165,6 @@ class Site:
         }
         page = (CONSOLE / "index.html").read_text()
         return HTMLResponse(page.replace("{{told}}", escape(json.dumps(told))))
-
-
-class Headed:
-    """A request of HTTP, as a call that is asked who makes it."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-
-    def invocation_metadata(self) -> Iterable[tuple[str, str]]:
-        """The headers."""
-        return self._request.headers.items()
-
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Browsers are not asked for certificates."""
-        return {}
 
 
 Handler = Callable[[Request], Awaitable[Response]]

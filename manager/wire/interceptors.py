@@ -119,8 +119,8 @@ def _unary(
     async def answered(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         caller = await door.enter(context) if door else None
         admit(request, context)
-        if caller:
-            caller.judge(request)
+        if door and caller:
+            door.judge(caller, request, context)
         return await behaviour(request, context)
 
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
@@ -164,7 +164,7 @@ def _dialogue(
                 raise
             coming = readable(requests)
             if door and caller:
-                coming = _judged(caller, door.while_good(caller, coming))
+                coming = _judged(door, caller, door.while_good(caller, coming), context)
             async for answer in behaviour(coming, context):
                 yield answer
             ending = OK
@@ -186,10 +186,12 @@ async def _heard(requests: Any) -> None:
             await anext(aiter(requests))
 
 
-async def _judged(caller: Caller, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _judged(
+    door: Door, caller: Caller, requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]
+) -> AsyncIterator[Any]:
     """The requests of a stream, up to one about somebody whom the caller may not act for."""
     async for each in requests:
-        caller.judge(each)
+        door.judge(caller, each, context)
         yield each
 
 
@@ -202,7 +204,7 @@ def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], around: 
             caller = await door.enter(context) if door else None
             _admit(request, context)
             if door and caller:
-                caller.judge(request)
+                door.judge(caller, request, context)
                 await _while_good(door, caller, _send(messages, context, patience))
             else:
                 await _send(messages, context, patience)

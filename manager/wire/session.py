@@ -7,7 +7,9 @@ from starlette.responses import Response
 
 from manager.domain.refusals import InvalidRequest
 from manager.wire.authority import COOKIE, Authority
+from manager.wire.headed import Headed
 
+PATH = "/session"
 LONGEST = 1024  # bytes of a request
 
 
@@ -29,7 +31,7 @@ class Session:
             answer.delete_cookie(COOKIE, path="/", secure=self._secure, httponly=True, samesite="strict")
             return answer
         token = await _token(request)
-        await self._authority.know(token)
+        await self._authority.know(token, PATH, Headed(request))
         answer.set_cookie(COOKIE, token, path="/", secure=self._secure, httponly=True, samesite="strict")
         return answer
 

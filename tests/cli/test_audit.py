@@ -1,7 +1,8 @@
-"""`imctl audit verify`, as whoever has to rely on it meets it."""
+"""`imctl audit`, as whoever has to rely on it meets it."""
 
 import json
 
+from manager.cli.output import Format
 from tests.cli.scene import Scene
 
 
@@ -23,6 +24,24 @@ async def test_a_whole_trail_is_told_with_its_head_and_a_forged_one_fails(scene:
     (forged,) = await scene.runs([["audit", "verify"]], DATABASE_URL=url)
     assert forged.code == 1
     assert f"row {number} of the trail is not as it was written" in forged.err
+
+
+async def test_who_was_denied_is_listed_in_every_format(scene: Scene) -> None:
+    await scene.database.run("""
+        insert into denied_call (since, who, address, method, code, calls, last_at)
+        values (date_trunc('hour', now()), '', '10.0.0.9', '/live', 16, 7, now()),
+               (date_trunc('hour', now()), 'ann', '10.0.0.1', '/instance_manager.TryService/TryKillInstance', 7, 2,
+                now() - interval '1 minute')
+    """)
+    lines = [["audit", "denied", "-o", each, "-q"] for each in Format]
+    ended = await scene.runs(lines, DATABASE_URL=scene.database.url)
+    assert [(each.code, each.err) for each in ended] == [(0, "")] * len(Format)
+    told = dict(zip(Format, (each.out for each in ended), strict=True))
+    one, other = json.loads(told[Format.JSON])
+    assert (one["who"], one["address"], one["code"], one["calls"]) == ("", "10.0.0.9", "UNAUTHENTICATED", 7)
+    assert (other["who"], other["code"], other["calls"]) == ("ann", "PERMISSION_DENIED", 2)
+    assert told[Format.NAME].split() == ["10.0.0.9", "ann"]
+    assert all("10.0.0.9" in each for each in told.values())
 
 
 async def test_an_operators_word_is_on_the_trail(scene: Scene) -> None:

@@ -269,7 +269,7 @@ async def test_all_that_is_served_is_in_the_table_or_public(guarded: Guarded) ->
 
 def test_a_method_without_a_row_cannot_be_served(transport: Transport) -> None:
     nobody: Any = None
-    gate = Gate(timedelta(seconds=1), Meters(), Authority(nobody, certificates=False))
+    gate = Gate(timedelta(seconds=1), Meters(), Authority(nobody, nobody, certificates=False))
 
     async def handler(_request: Any, _context: Any) -> None: ...
 
