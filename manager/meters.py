@@ -30,6 +30,7 @@ class Reading:
     read: Callable[[], float]
     total: bool = False
     lane: str = ""
+    kind: str = ""
 
 
 class Readings:
@@ -42,11 +43,11 @@ class Readings:
         """What they are now; those of one name together."""
         for name in dict.fromkeys(each.name for each in self._readings):
             same = [each for each in self._readings if each.name == name]
-            labels = ["lane"] if same[0].lane else []
+            labels = [label for label in ("lane", "kind") if getattr(same[0], label)]
             kind = CounterMetricFamily if same[0].total else GaugeMetricFamily
             family = kind(name, same[0].meaning, labels=labels)
             for each in same:
-                family.add_metric([each.lane] if labels else [], each.read())
+                family.add_metric([getattr(each, label) for label in labels], each.read())
             yield family
 
 

@@ -48,6 +48,7 @@ from manager.wire.http import Backstage, Site
 from manager.wire.interceptors import Gate
 from manager.wire.limits import Limits as CallLimits
 from manager.wire.listener import Listener, reflect
+from manager.wire.quotas import Quotas
 from manager.wire.services import Rooms, register
 from manager.wire.subscribing import Streams, Subscribing
 from manager.wire.tls import tls_of
@@ -128,13 +129,14 @@ async def _serve(
         measured.meter = meters.lane(name)
     await rooms.turns.recognize()
     subscribing = Subscribing(rooms.streams, meters.sent.inc)
-    meters.read(PROTO_VERSION, _readings(settings, rooms, subscribing, safeguards))
+    quotas = Quotas(settings)
+    meters.read(PROTO_VERSION, (*_readings(settings, rooms, subscribing, safeguards), *quotas.readings()))
     tls = tls_of(settings)
     keyring = Keyring(rooms.readers, most=settings.tokens_known) if settings.auth else None
     denials = Denials(rooms.readers, settings.denied_rows)
     authority = Authority(keyring, denials, certificates=bool(settings.tls_client_ca)) if keyring else None
     limits = CallLimits.of(settings)
-    gate = Gate(settings.subscriber_patience, meters, authority, limits.deadlines)
+    gate = Gate(settings.subscriber_patience, meters, authority, limits.deadlines, quotas)
     register(gate, rooms, subscribing)
     if safety.reflects(settings):
         reflect(gate)
@@ -155,6 +157,7 @@ async def _serve(
         authority=authority,
         secure=tls is not None,
         message=limits.message,
+        quotas=quotas,
     )
     web = Web(Site(stage).application(), settings.drain, tls)
     http, addresses = await _listen(settings, web, listener)

@@ -133,6 +133,17 @@ class Settings(BaseSettings):
     ping_interval: Seconds = Field(default=20 * S, ge=S, le=3600 * S)
     deadline: Seconds = Field(default=10 * S, ge=S / 10, le=3600 * S)
     deadline_most: Seconds = Field(default=60 * S, ge=S / 10, le=3600 * S)
+    # and each caller, by its name: so many a second, and at once as many as come to `quota_burst` seconds; 0: no bound
+    quota_checks: float = Field(default=10_000.0, ge=0)
+    quota_kills: float = Field(default=5_000.0, ge=0)
+    quota_registrations: float = Field(default=1_000.0, ge=0)
+    quota_changes: float = Field(default=1_000.0, ge=0)
+    quota_reads: float = Field(default=2_000.0, ge=0)
+    quota_lists: float = Field(default=50.0, ge=0)
+    quota_samples: float = Field(default=10_000.0, ge=0)
+    quota_streams: int = Field(default=1_000, ge=0)
+    quota_burst: Seconds = Field(default=10 * S, ge=S, le=3600 * S)
+    lists_at_once: int = Field(default=100, ge=0)
     reflection: bool | None = None  # `manager.safety` says where it is served otherwise
 
     @property

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, nullcontext
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from html import escape
@@ -22,13 +22,14 @@ from starlette.types import Receive, Scope, Send
 from manager import __version__
 from manager.pb.version import PROTO_VERSION
 from manager.repository.database import Readers
-from manager.wire.authority import Authority
+from manager.wire.authority import Authority, Caller
 from manager.wire.connect import application
 from manager.wire.guard import Guard
 from manager.wire.headed import Headed
 from manager.wire.interceptors import Handler as RpcHandler
 from manager.wire.limits import Limits
 from manager.wire.live import Live
+from manager.wire.quotas import NONE, Quota, Quotas
 from manager.wire.scrape import Discovery, Metrics
 from manager.wire.session import PATH as SESSION
 from manager.wire.session import Session
@@ -70,6 +71,7 @@ class Backstage:
     authority: Authority | None = None
     secure: bool = False
     message: int = Limits().message
+    quotas: Quotas | None = None
 
 
 class Site:
@@ -102,14 +104,20 @@ class Site:
     def _asked(self, path: str, handler: "Handler") -> Route:
         """What is answered to those alone who may ask."""
         door = self._stage.authority.door(path) if self._stage.authority else None
+        quota = self._quota(path)
 
         async def answer(request: Request) -> Response:
             if door:
                 request.state.door = door
-                request.state.caller = await door.enter(Headed(request))
-            return await handler(request)
+                request.state.caller = caller = await door.enter(Headed(request))
+                quota.take(caller.principal.name, request)
+            with quota.crowded():
+                return await handler(request)
 
         return Route(path, discreet(answer), methods=["GET"])
+
+    def _quota(self, path: str) -> Quota:
+        return self._stage.quotas.of(path) if self._stage.quotas else NONE
 
     def _sessions(self) -> list[Route]:
         """Where a browser shows its token once; nowhere, where nobody is asked for any."""
@@ -148,8 +156,11 @@ class Site:
     async def _frames(self, request: Request, last: str) -> AsyncGenerator[bytes, None]:
         """The stream, for as long as whoever asked may ask; then the browser comes again, and is told why not."""
         ended = asyncio.Event()
-        known = request.state.door.held(request.state.caller, ended.set) if self._stage.authority else nullcontext()
-        with known:
+        with ExitStack() as known:
+            if self._stage.authority:
+                caller: Caller = request.state.caller
+                known.enter_context(self._quota("/live").stream(caller.principal.name))
+                known.enter_context(request.state.door.held(caller, ended.set))
             async with aclosing(self._live.frames(last, ended)) as frames:
                 async for each in frames:
                     yield each

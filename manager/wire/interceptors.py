@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
@@ -16,6 +16,7 @@ from manager.meters import Meters, Method
 from manager.pb.version import ACCEPTED, PROTO_VERSION
 from manager.wire.authority import NO_LONGER, Authority, Caller, Door
 from manager.wire.deadlines import USUAL, Deadlines, is_over, within
+from manager.wire.quotas import NONE, Quota, Quotas
 from manager.wire.rights import PUBLIC
 from manager.wire.status import VersionMismatch, status_of
 from manager.wire.undecodable import Undecodable, readable, tolerant
@@ -40,7 +41,7 @@ class Gate:
 
     They are wrapped here and not by an interceptor of gRPC's, which would be asked anew at each call. A stream may wait
     `patience` for its client, a single call has until its deadline. Without an authority nobody is asked who calls;
-    with one, a method that its table does not name cannot be registered.
+    with one, a method that its table does not name cannot be registered, and each caller has its `quotas`.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Gate:
         meters: Meters,
         authority: Authority | None = None,
         deadlines: Deadlines = USUAL,
+        quotas: Quotas | None = None,
     ) -> None:
         self._patience = patience.total_seconds()
         self._meters = meters
         self._authority = authority
         self._deadlines = deadlines
+        self._quotas = quotas
         self.handlers: dict[str, Handler] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
@@ -62,7 +65,8 @@ class Gate:
             method = f"/{service}/{name}"
             wrap = _exempt if method.startswith(EXEMPT) else _wrap
             door = self._authority.door(method) if self._authority and method not in PUBLIC else None
-            around = Around(method, self._meters.method(method), self._patience, door, self._deadlines)
+            quota = self._quotas.of(method) if self._quotas else NONE
+            around = Around(method, self._meters.method(method), self._patience, door, self._deadlines, quota)
             self.handlers[method] = wrap(handler, around)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -78,6 +82,7 @@ class Around:
     patience: float
     door: Door | None
     deadlines: Deadlines | None
+    quota: Quota
 
 
 def _wrap(handler: Handler, around: Around) -> Handler:
@@ -114,14 +119,18 @@ def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 def _unary(
     behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Callable[[Any, Any], None], around: Around
 ) -> Callable[[Any, Any], Awaitable[Any]]:
-    meter, door, deadlines = around.meter, around.door, around.deadlines
+    meter, door, deadlines, quota = around.meter, around.door, around.deadlines, around.quota
 
     async def answered(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         caller = await door.enter(context) if door else None
         admit(request, context)
         if door and caller:
             door.judge(caller, request, context)
-        return await behaviour(request, context)
+            quota.take(caller.principal.name, request)
+        if quota.crowd is None:
+            return await behaviour(request, context)
+        with quota.crowded():
+            return await behaviour(request, context)
 
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         begun, ending = monotonic(), CANCELLED
@@ -151,7 +160,7 @@ def _unary(
 def _dialogue(
     behaviour: Callable[[Any, Any], AsyncIterator[Any]], admit: Callable[[Any], None], around: Around
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    meter, door = around.meter, around.door
+    meter, door, quota = around.meter, around.door, around.quota
 
     async def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         ending = CANCELLED
@@ -164,9 +173,10 @@ def _dialogue(
                 raise
             coming = readable(requests)
             if door and caller:
-                coming = _judged(door, caller, door.while_good(caller, coming), context)
-            async for answer in behaviour(coming, context):
-                yield answer
+                coming = _judged(around, caller, door.while_good(caller, coming), context)
+            with quota.stream(caller.principal.name) if caller else nullcontext():
+                async for answer in behaviour(coming, context):
+                    yield answer
             ending = OK
         except Exception as error:
             code, message, details = status_of(error)
@@ -187,16 +197,18 @@ async def _heard(requests: Any) -> None:
 
 
 async def _judged(
-    door: Door, caller: Caller, requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]
+    around: Around, caller: Caller, requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]
 ) -> AsyncIterator[Any]:
-    """The requests of a stream, up to one about somebody whom the caller may not act for."""
+    """The requests of a stream, up to one about somebody whom the caller may not act for, or beyond its quota."""
+    assert around.door is not None  # noqa: S101 - or there would be no caller
     async for each in requests:
-        door.judge(caller, each, context)
+        around.door.judge(caller, each, context)
+        around.quota.take(caller.principal.name, each)
         yield each
 
 
 def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], around: Around) -> Callable[[Any, Any], Any]:
-    meter, door, patience = around.meter, around.door, around.patience
+    meter, door, patience, quota = around.meter, around.door, around.patience, around.quota
 
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
         messages, ending = behaviour(request, context), CANCELLED
@@ -205,7 +217,8 @@ def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], around: 
             _admit(request, context)
             if door and caller:
                 door.judge(caller, request, context)
-                await _while_good(door, caller, _send(messages, context, patience))
+                with quota.stream(caller.principal.name):
+                    await _while_good(door, caller, _send(messages, context, patience))
             else:
                 await _send(messages, context, patience)
             ending = OK
