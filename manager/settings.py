@@ -28,6 +28,13 @@ class Transport(StrEnum):
     NATIVE = "native"
 
 
+class LogFormat(StrEnum):
+    """How the log is written: in words for people, or as a JSON object a line."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Settings(BaseSettings):
     """What an operator may choose; every queue, buffer and history is bounded by one of these."""
 
@@ -125,6 +132,7 @@ class Settings(BaseSettings):
     read_connections: int = Field(default=5, ge=1, le=100)
     notify: bool = True
     drain: Seconds = Field(default=5 * S, ge=0 * S, le=300 * S)
+    log_format: LogFormat = LogFormat.TEXT
 
     # what each client may ask for: bytes of a message, calls at once on a connection, seconds between its pings; how
     # long a single call takes that names no deadline, and the most that it may name

@@ -12,7 +12,7 @@ import typer
 from manager import safety
 from manager.cli.connection import Target
 from manager.cli.demo import live
-from manager.cli.serve import STOPS, Bind, HttpPort, Port, banner, fail, run, say, settings_of
+from manager.cli.serve import STOPS, Bind, HttpPort, Port, banner, fail, run, settings_of, tell
 from manager.client import Access, Client, ManagerError, RefusedError
 from manager.embedded import EmbeddedPostgresError, Postgres, start
 from manager.embedded.archive import NAME, Archive
@@ -76,15 +76,16 @@ def dev(
             fail(str(error))
         url = asyncio.run(_prepare(postgres))
         keeping = "nothing is kept" if ephemeral else f"kept in {postgres.data_dir}"
+        settings = settings_of(**choices, database_url=url)
 
         def started(serving: Serving) -> None:
             postgres.announce(f"gRPC at {serving.addresses[0]}")
             postgres.publish(url)
             ask = "imctl sql" + (f" --data-dir {postgres.data_dir}" if data_dir or ephemeral else "")
-            _tell(serving, f"{postgres.version} at 127.0.0.1:{postgres.port}, {keeping}", ask)
+            _tell(settings, serving, f"{postgres.version} at 127.0.0.1:{postgres.port}, {keeping}", ask)
             company.come(serving)
 
-        run(settings_of(**choices, database_url=url), started, lambda: company.stay(postgres))
+        run(settings, started, lambda: company.stay(postgres))
 
 
 def _start(data_dir: Path | None, ephemeral: bool, settings: Settings) -> Postgres:
@@ -101,7 +102,7 @@ def _on_own_server(settings: Settings, company: "Company") -> None:
     settings = settings.model_copy(update={"insecure_i_know": settings.insecure_i_know or alone})
 
     def started(serving: Serving) -> None:
-        _tell(serving, "your own server", "")
+        _tell(settings, serving, "your own server", "")
         company.come(serving)
 
     run(settings, started, company.stay)
@@ -139,8 +140,9 @@ class Company:
             log.warning("the demo has ended: %s", error)
 
 
-def _tell(serving: Serving, postgres: str, ask: str) -> None:
-    say(
+def _tell(settings: Settings, serving: Serving, postgres: str, ask: str) -> None:
+    tell(
+        settings,
         *banner(serving.instance_id, serving.addresses, serving.pages, serving.notice),
         f"  PostgreSQL     {postgres}",
         *([f"  SQL            {ask}"] if ask else []),

@@ -12,13 +12,16 @@ from pydantic import ValidationError
 
 from manager import __version__
 from manager.cli.codes import Exit
+from manager.cli.logs import log_as
 from manager.domain.refusals import Refusal
 from manager.pb.version import PROTO_VERSION
-from manager.settings import Settings, Transport
+from manager.settings import LogFormat, Settings, Transport
 
 if TYPE_CHECKING:  # whoever serves imports it; a supervisor does not, and stays small
     from manager.safety import Unsafe
     from manager.server import Serving
+
+log = logging.getLogger("manager")
 
 T = TypeVar("T")
 
@@ -74,7 +77,9 @@ def serve(
         from manager.cli.workers import supervise
 
         supervise(settings)
-    run(settings, lambda told: say(*banner(told.instance_id, told.addresses, told.pages, told.notice), STOPS))
+    run(
+        settings, lambda told: tell(settings, *banner(told.instance_id, told.addresses, told.pages, told.notice), STOPS)
+    )
 
 
 def settings_of(**chosen: Any) -> Settings:
@@ -93,14 +98,8 @@ def run(
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Serves until a signal or the manager's own death; exits with a line that says what to do where it cannot."""
-    log_as("")
+    log_as("", settings.log_format)
     carried_out(_serve(settings, started, beside))
-
-
-def log_as(who: str) -> None:
-    """Logs on stderr; `who` stands in every line."""
-    logging.basicConfig(format=f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s", level=logging.INFO)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def carried_out(work: Coroutine[Any, Any, T]) -> T:
@@ -137,7 +136,7 @@ async def _serve(
         nonlocal leaving
         if leaving:
             main.cancel()
-        say(asked_to_stop(sign))
+        tell(settings, asked_to_stop(sign))
         leaving = True
         companion.cancel()
         companion.add_done_callback(lambda _: stop.set())  # it may have to say goodbye to the server
@@ -180,6 +179,14 @@ def _reachable(page: str) -> str:
 def say(*lines: str) -> None:
     """Tells a person, on stderr: stdout is for data."""
     print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def tell(settings: Settings, *lines: str) -> None:
+    """What a server that serves has to say beside its log; where that is JSON, an entry of it."""
+    if settings.log_format is LogFormat.JSON:
+        log.info("%s", "; ".join(each.strip() for each in lines))
+    else:
+        say(*lines)
 
 
 def unsafe(refusal: "Unsafe") -> NoReturn:

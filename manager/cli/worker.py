@@ -16,7 +16,8 @@ import typer
 
 from manager.cli.codes import Exit
 from manager.cli.launch import die_with
-from manager.cli.serve import carried_out, log_as, settings_of
+from manager.cli.logs import log_as
+from manager.cli.serve import carried_out, settings_of
 from manager.domain.instance import InstanceId
 from manager.presence import Supervisor
 from manager.server import Serving, serve
@@ -31,9 +32,10 @@ MOMENT = 0.3
 def worker(number: int, instance: UUID, pid: int) -> None:
     """Serves until it is to stop. Exit codes: 0 when asked, 10 when it was killed as an instance."""
     die_with(pid)
-    log_as(f"worker {number} ")
+    settings = settings_of()
+    log_as(f"worker {number}", settings.log_format)
     supervisor = Supervisor(InstanceId(instance), number)
-    raise typer.Exit(carried_out(_work(settings_of(), supervisor)))
+    raise typer.Exit(carried_out(_work(settings, supervisor)))
 
 
 async def _work(settings: Settings, supervisor: Supervisor) -> int:

@@ -14,7 +14,8 @@ from typing import NoReturn
 import typer
 
 from manager.cli.codes import Exit
-from manager.cli.serve import STOPS, asked_to_stop, banner, fail, log_as, say, unsafe
+from manager.cli.logs import log_as
+from manager.cli.serve import STOPS, asked_to_stop, banner, fail, tell, unsafe
 from manager.ids import new_id
 from manager.safety import Unsafe, notice, require
 from manager.settings import Settings
@@ -34,14 +35,14 @@ def supervise(settings: Settings) -> NoReturn:
         fail("--workers needs Linux, whose kernel shares connections out", "start servers on ports of their own")
     if settings.http and settings.http_at + settings.workers - 1 > 65535:
         fail(f"there are not {settings.workers} ports from the http_port {settings.http_at} on")
-    log_as("")
+    log_as("", settings.log_format)
     instance = str(new_id())
     try:
         require(settings)  # before anything is taken; of the database each worker asks by itself
         with Reservation(settings.bind, settings.port) as port:
             workers = Workers(lambda number: launched(settings, port.addresses, instance, number), settings)
             head = banner(instance, port.addresses, notice=notice(settings))
-            code = asyncio.run(workers.serve(lambda: _announce(head, workers)))
+            code = asyncio.run(workers.serve(lambda: _announce(settings, head, workers)))
     except Unsafe as refusal:
         unsafe(refusal)
     except CannotListen as refusal:
@@ -49,9 +50,9 @@ def supervise(settings: Settings) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _announce(head: Sequence[str], workers: "Workers") -> None:
+def _announce(settings: Settings, head: Sequence[str], workers: "Workers") -> None:
     pids = ", ".join(str(each.process.pid) for _, each in sorted(workers.running.items()))
-    say(*head, f"  workers        {len(workers.running)}, processes {pids}", STOPS)
+    tell(settings, *head, f"  workers        {len(workers.running)}, processes {pids}", STOPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class Workers:
             log.warning("%s again: stopping at once", sign.name)
             self._hurry()
             return
-        say(asked_to_stop(sign))
+        tell(self.settings, asked_to_stop(sign))
         self._end(0)
         patience = self.settings.drain.total_seconds() + LATE
         asyncio.get_running_loop().call_later(patience, self._hurry)
