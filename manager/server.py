@@ -159,7 +159,7 @@ async def _serve(
         message=limits.message,
         quotas=quotas,
     )
-    web = Web(Site(stage).application(), settings.drain, tls)
+    web = Web(Site(stage).application(), settings.drain, limits.connections, tls)
     http, addresses = await _listen(settings, web, listener)
     presence = _presence(settings, rooms, supervisor)
     asked = (each.lane for each in (keyring, rooms.minting) if each)

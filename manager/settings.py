@@ -138,6 +138,7 @@ class Settings(BaseSettings):
     # long a single call takes that names no deadline, and the most that it may name
     message_size: int = Field(default=1024 * 1024, ge=64 * 1024, le=64 * 1024 * 1024)
     connection_streams: int = Field(default=128, ge=1, le=100_000)
+    connections: int = Field(default=10_000, ge=1, le=1_000_000)
     ping_interval: Seconds = Field(default=20 * S, ge=S, le=3600 * S)
     deadline: Seconds = Field(default=10 * S, ge=S / 10, le=3600 * S)
     deadline_most: Seconds = Field(default=60 * S, ge=S / 10, le=3600 * S)

@@ -57,6 +57,10 @@ class Connection(asyncio.Protocol):
         """As asyncio calls it."""
         self._transport = cast(asyncio.Transport, transport)  # of a stream of bytes; uvloop's is of no such class
         self.peer = address(transport.get_extra_info("peername"))
+        if len(self._connections) >= self._manners.connections:
+            self._over = True
+            self._transport.abort()
+            return
         self._connections.add(self)
         self._http2.initiate_connection(
             {

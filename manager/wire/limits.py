@@ -11,12 +11,13 @@ class Limits:
     """The settings' limits; without them, their defaults.
 
     `message`: bytes of a message that comes in; `streams`: calls at once on a connection, of whose client the others
-    wait; `pings`: seconds between the pings of a client to which nothing is said.
+    wait; `pings`: seconds between the pings of a client to which nothing is said; `connections`: of all of them.
     """
 
     message: int = 1024 * 1024
     streams: int = 128
     pings: float = 20.0
+    connections: int = 10_000
     deadlines: Deadlines = USUAL
 
     @classmethod
@@ -26,5 +27,6 @@ class Limits:
             settings.message_size,
             settings.connection_streams,
             settings.ping_interval.total_seconds(),
+            settings.connections,
             Deadlines.of(settings),
         )

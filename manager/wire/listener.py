@@ -47,6 +47,7 @@ def options(limits: Limits) -> Options:
         *FIXED,
         ("grpc.max_receive_message_length", limits.message),
         ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.http2.min_ping_interval_without_data_ms", round(limits.pings * 1000)),
         (DEADLINE, round(deadlines.default * 1000)),
         (LONGEST, round(deadlines.most * 1000)),

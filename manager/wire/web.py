@@ -27,7 +27,7 @@ class Embedded(uvicorn.Server):
 class Web:
     """One HTTP server on its addresses."""
 
-    def __init__(self, app: ASGIApp, drain: timedelta, tls: Tls | None = None) -> None:
+    def __init__(self, app: ASGIApp, drain: timedelta, connections: int, tls: Tls | None = None) -> None:
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -37,6 +37,7 @@ class Web:
             server_header=False,
             proxy_headers=False,
             ws="none",
+            limit_concurrency=connections,
             http="h11",
             timeout_graceful_shutdown=max(1, round(drain.total_seconds())),
             ssl_certfile=tls.certificate if tls else None,

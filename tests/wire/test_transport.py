@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -15,7 +15,7 @@ from manager.settings import Settings, Transport
 from manager.wire.limits import Limits
 from manager.wire.listener import OPTIONS
 from manager.wire.transport import SERVERS, NotInstalled, server
-from tests.wire.raw import connected, framed
+from tests.wire.raw import Raw, connected, framed
 
 PATH = "/test.Test/Wait"
 
@@ -90,6 +90,49 @@ async def test_a_connection_has_so_many_calls_at_once_and_the_others_wait_for_th
         assert entered.empty()
         go_on.set()
         assert sorted(await asyncio.gather(*calls)) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_whoever_has_more_calls_than_a_connection_may_has_them_all_answered(transport: Transport) -> None:
+    async def echo(request: bytes, _context: Any) -> bytes:
+        return request
+
+    handlers = {PATH: grpc.unary_unary_rpc_method_handler(echo, same, same)}
+    async with served(transport, handlers, {}) as port, aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary(PATH)
+        for _ in range(3):
+            assert set(await asyncio.gather(*(call(b"x", timeout=20) for _ in range(500)))) == {b"x"}
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_there_are_so_many_connections_and_room_for_one_more_when_one_ends(transport: Transport) -> None:
+    async def echo(request: bytes, _context: Any) -> bytes:
+        return request
+
+    handlers = {PATH: grpc.unary_unary_rpc_method_handler(echo, same, same)}
+    limits = {"grpc.max_allowed_incoming_connections": 2}
+
+    async def answered(raw: Raw) -> bool:
+        number = await raw.call(PATH, framed(b"x"))
+        await raw.until(lambda: raw.ended or raw.answers[number].closed)
+        return raw.answers[number].status == 0
+
+    async with served(transport, handlers, limits) as port, connected(port) as one:
+        assert await answered(one)
+        async with connected(port) as other:
+            assert await answered(other)
+            for _ in range(3):
+                async with connected(port) as beyond:
+                    with suppress(OSError):
+                        assert not await answered(beyond)
+            assert await answered(one)
+        async with asyncio.timeout(5):
+            while True:
+                with suppress(OSError):
+                    async with connected(port) as again:
+                        if await answered(again):
+                            break
+                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("transport", Transport)
