@@ -208,7 +208,7 @@ async def test_no_secret_is_in_what_imctl_says_or_in_its_arguments(
         "option": f"{url}?nonsense=1",
         "none": url.replace("postgresql://", "mysql://"),
     }
-    asked = {
+    asked: dict[str, list[tuple[str, ...]]] = {
         "closed": [("serve", "--port", "0"), ("token", "list")],
         "database": [("serve", "--port", "0"), ("migrate",), ("audit", "verify"), ("doctor",)],
         "option": [("serve", "--port", "0")],
