@@ -96,7 +96,7 @@ $(UV):
 	@rm -rf .tools && $(PYTHON) -m venv .tools && .tools/bin/pip install -q --disable-pip-version-check 'uv>=0.13,<0.14'
 
 .venv/.ok: pyproject.toml requirements.lock | $(UV)
-	@echo "setting up .venv" >&2
+	@echo "setting up .venv: the first time it takes a minute or two" >&2
 	@test -x $(BIN)/python || $(UV) venv -q --no-project --python $(PYTHON) .venv
 	@$(UV) pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	@$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .

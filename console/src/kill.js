@@ -52,7 +52,7 @@ function Ask({ id }) {
     try {
       const answer = await call("TryService/TryKillInstance", { instance_id: id, note });
       if (!answer.value) return setProblem(`It was not killed: ${(answer.reason || "").replace("REASON_", "").replaceAll("_", " ").toLowerCase()}.`);
-      say(`Killed ${short(id)}${count > 1 ? ` and ${plural(count - 1, "more", "more")}` : ""} in ${Math.round(performance.now() - begun)} ms.`);
+      say(`Killed ${short(id)}${count > 1 ? ` and ${plural(count - 1, "more", "more")}` : ""} in ${Math.round(performance.now() - begun)} ms. Processes end at their next health check.`);
       close();
     } catch (error) {
       setProblem(error.message);

@@ -66,6 +66,8 @@ VERBS = {
 def imctl(arguments: Sequence[str]) -> NoReturn:
     """Runs the verb that the arguments name, and exits as `manager.cli.exits` lists it."""
     escape_the_rest()
+    if list(arguments) in (["--version"], ["-V"]):  # by the habit of other tools
+        arguments = ["version"]
     written = completed_words() or arguments
     called = next((each for each in written if not each.startswith("-")), "")
     command = typer.main.get_command(app(called))

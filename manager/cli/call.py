@@ -10,7 +10,7 @@ import typer
 from manager.cli.codes import Exit
 from manager.cli.connection import Connection, Target
 from manager.cli.exits import exit_of
-from manager.cli.messages import ADVICE_OF_EXIT
+from manager.cli.messages import ADVICE_OF_EXIT, spoken
 from manager.cli.say import say
 from manager.client import Client, ManagerError
 
@@ -40,5 +40,5 @@ async def _ask(target: Target, question: Question) -> int:
 def failed(target: Target, error: ManagerError) -> int:
     """Says what became of a call, and what to do; the exit code."""
     code = exit_of(error)
-    say(f"{target}: {error}", ADVICE_OF_EXIT.get(code, "try again, or ask whoever runs the manager"))
+    say(f"{target}: {spoken(error)}", ADVICE_OF_EXIT.get(code, "try again, or ask whoever runs the manager"))
     return code

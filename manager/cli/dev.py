@@ -12,6 +12,7 @@ import typer
 from manager import safety
 from manager.cli.connection import Target
 from manager.cli.demo import live
+from manager.cli.say import say
 from manager.cli.serve import STOPS, Bind, HttpPort, Port, banner, fail, run, settings_of, tell
 from manager.client import Access, Client, ManagerError, RefusedError
 from manager.embedded import EmbeddedPostgresError, Postgres, start
@@ -86,6 +87,7 @@ def dev(
             company.come(serving)
 
         run(settings, started, lambda: company.stay(postgres))
+    say("stopped" if ephemeral else f"stopped; what it knows stays in {postgres.data_dir}")
 
 
 def _start(data_dir: Path | None, ephemeral: bool, settings: Settings) -> Postgres:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from manager.cli import words
+from manager.cli.messages import spoken
 from manager.cli.output import DRAWN, Printer, Shown
 from manager.cli.say import say
 from manager.cli.told import described, told
@@ -81,7 +82,7 @@ def summary(fleet: Fleet, rows: Sequence[InstanceDescription]) -> str:
     """How many there are of each state, and as of when."""
     states = Counter(one.status for one in rows)
     counted = "  ".join(f"{words.status(state)} {number}" for state, number in sorted(states.items())) or "nobody"
-    seen = f"revision {fleet.revision}" if fleet.fresh else f"as of {fleet.age:.0f} s ago: {fleet.trouble}"
+    seen = f"revision {fleet.revision}" if fleet.fresh else f"as of {fleet.age:.0f} s ago: {spoken(fleet.trouble)}"
     return f"{counted}   {seen}"
 
 
@@ -105,7 +106,7 @@ async def _mind(fleet: Fleet) -> None:
     while True:
         while fleet.trouble is None:
             await asyncio.sleep(LOOK)
-        say(f"the stream broke: {fleet.trouble}", "it goes on without a gap as soon as a manager answers")
+        say(f"the stream broke: {spoken(fleet.trouble)}", "it goes on without a gap as soon as a manager answers")
         await _mended(fleet)
         say("the stream goes on")
 

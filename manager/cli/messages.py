@@ -1,5 +1,7 @@
 """What `imctl run` tells a person, on stderr: stdout belongs to the command."""
 
+import re
+
 from manager.cli.codes import Exit
 from manager.cli.exits import exit_of
 from manager.cli.say import say
@@ -42,6 +44,7 @@ ADVICE_OF_REASON: dict[Reason.ValueType, str] = {
 }
 
 
+UNHEARD = re.compile(r"Failed to connect to remote host: (.+)$")
 UNKNOWN = (REASON_UNKNOWN_INSTANCE, REASON_UNKNOWN_PARENT)
 ADVICE_OF_REFUSAL: dict[Reason.ValueType, str] = {
     REASON_DEAD: "dying is final: `imctl why` tells what killed it",
@@ -54,11 +57,18 @@ ADVICE_OF_REFUSAL: dict[Reason.ValueType, str] = {
 }
 
 
+def spoken(error: Exception | None) -> str:
+    """An error as a person may read it: gRPC names a connection that was refused in the words of its own parts."""
+    told = str(error)
+    unheard = UNHEARD.search(told)
+    return f"nobody answers ({unheard[1].lower()})" if unheard else told
+
+
 def report(notice: Notice) -> None:
     """A line on what became of the manager."""
     match notice:
         case OutOfReach(error, left):
-            say(f"the manager cannot be reached, the command goes on for {left:.0f} s: {error}")
+            say(f"the manager cannot be reached, the command goes on for {left:.0f} s: {spoken(error)}")
         case BackInReach(seconds):
             say(f"the manager answers again, after {seconds:.0f} s")
         case RegisteredAgain():
@@ -76,7 +86,8 @@ def not_registered(error: ManagerError | RefusedError, where: str) -> int:
         return Exit.CONFLICT
     code = exit_of(error)
     what = "cannot be reached" if code is Exit.UNREACHABLE else "refuses the registration"
-    say(f"the manager at {where} {what}: {error}", ADVICE_OF_EXIT.get(code, "try again, or ask whoever runs it"))
+    advice = ADVICE_OF_EXIT.get(code, "try again, or ask whoever runs it")
+    say(f"the manager at {where} {what}: {spoken(error)}", advice)
     return code
 
 

@@ -1,6 +1,7 @@
 """How the contract's own things are shown: instances, changes, services."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from manager.cli import words
@@ -50,7 +51,7 @@ def _text(column: Column[T], of: Callable[[S], T]) -> Callable[[S], str] | None:
 
 REPORTS: Sheet[InstanceReport] = Sheet(
     columns=(
-        *(part(each, lambda told: told.instance) for each in INSTANCES.columns),
+        *(replace(part(each, lambda told: told.instance), wide=False) for each in INSTANCES.columns),
         Column(
             "died",
             lambda told: moment(told.instance.died_at_ms),

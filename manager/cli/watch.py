@@ -24,8 +24,9 @@ def watch(
 ) -> None:
     """Tell every change from now on, one a line, until it is interrupted; nothing is missed, nothing told twice.
 
-    It goes on by itself over breaks and restarts, at any manager. `-o json` is one object a line. `imctl get --watch`
-    shows who is there, and `imctl events` what was before.
+    Whoever is registered comes with its parent and services, in one line. It goes on by itself over breaks and
+    restarts, at any manager. `-o json` is one object a line. `imctl get --watch` shows who is there, and `imctl events`
+    what was before.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from manager.cli.encoding import unicode
 from manager.pb.instance_manager_pb2 import (
+    ADDED,
     CHILD_ADDED,
     PARENT_ADDED,
     REMOVED,
@@ -91,6 +92,9 @@ def detail(of: InstanceUpdate) -> str:
         return service(of.service)
     if of.event_type in RELATED:
         return f"{RELATED[of.event_type]} {of.related_id}"
+    if of.event_type == ADDED:
+        parent = [f"parent {of.instance.parent_id}"] if of.instance.parent_id else []
+        return " ".join((*parent, *map(service, of.instance.services)))
     if of.event_type != REMOVED:
         return ""
     root = of.root_cause_id

@@ -18,6 +18,15 @@ def test_help_lists_every_verb(flag: str) -> None:
     assert all(f"  {verb} " in told.stdout for verb in VERBS)
 
 
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_the_version_is_told_as_other_tools_tell_it(flag: str) -> None:
+    said, meant = (
+        subprocess.run([*IMCTL, each], cwd=ROOT, capture_output=True, text=True, timeout=30)
+        for each in (flag, "version")
+    )
+    assert (said.returncode, said.stdout) == (0, meant.stdout)
+
+
 def test_listing_the_verbs_loads_none_of_them() -> None:
     heavy = "{'grpc', 'psutil', 'sqlalchemy', 'asyncpg', 'rich'}"
     told = python(

@@ -1,6 +1,6 @@
 import pytest
 
-from manager.cli.messages import ADVICE_OF_REASON, death, report
+from manager.cli.messages import ADVICE_OF_REASON, death, report, spoken
 from manager.cli.say import say
 from manager.client import BackInReach, MetricsFailed, Notice, NotLinked, RegisteredAgain
 from manager.pb.fleet_pb2 import InstanceReport
@@ -16,6 +16,15 @@ from manager.pb.instance_manager_pb2 import (
     Cause,
     InstanceDescription,
 )
+
+
+def test_a_refused_connection_is_told_in_plain_words() -> None:
+    told = (
+        "connections to all backends failing; last error: UNKNOWN: ipv4:127.0.0.1:50052:"
+        " Failed to connect to remote host: Connection refused"
+    )
+    assert spoken(Exception(told)) == "nobody answers (connection refused)"
+    assert spoken(Exception("too many calls are waiting")) == "too many calls are waiting"
 
 
 def dead(instance_id: str, cause: Cause.ValueType) -> InstanceDescription:

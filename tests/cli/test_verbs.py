@@ -95,6 +95,13 @@ async def test_the_dead_are_known_by_a_part_of_their_id_where_they_are_meant(sce
     assert [(each.code, each.out.strip()) for each in told] == [(0, one), (3, "")]
 
 
+async def test_all_that_is_known_has_its_labels_and_its_timeout(scene: Scene) -> None:
+    one = await scene.add(team="search")
+    (told,) = await scene.runs([["describe", one]])
+    assert "team=search" in told.out
+    assert "TIMEOUT" in told.out.upper()
+
+
 async def test_a_tree_is_drawn_nested_and_listed(scene: Scene) -> None:
     backend, first, second, tab = await family(scene)
     drawn, nested, listed, ordered = await scene.runs(

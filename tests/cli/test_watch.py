@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import yaml
 
+from manager.cli import words
 from manager.cli.table import rfc3339
 from manager.pb.instance_manager_pb2 import VLLM
 from manager.settings import Settings
@@ -88,6 +89,17 @@ async def test_watch_tells_only_what_changes_from_now_on_in_every_format(scene: 
             assert row[2:5] == ["ADDED", row[3], "VLLM"]
             made = await scene.database.value("select created_at from instance where id = $1", row[3])
             assert row[0] == rfc3339(made.replace(microsecond=made.microsecond // 1000 * 1000))
+
+
+async def test_whoever_is_registered_comes_with_its_parent_and_services(scene: Scene) -> None:
+    top = await scene.add()
+    async with piped(scene.address, "watch", "--type", "VLLM", "-o", "csv", "--no-headers") as process:
+        told = asyncio.create_task(line(process))
+        while not told.done():  # it has begun to listen at some moment
+            await scene.add(top, of=VLLM, services=[SERVICE])
+            await asyncio.wait({told}, timeout=0.2)
+        (row,) = csv.reader(io.StringIO(told.result()))
+        assert row[-1] == f"parent {top} {words.service(SERVICE)}"
 
 
 async def test_it_goes_on_by_itself_when_the_manager_is_another(settings: Settings, database: Database) -> None:
