@@ -1,10 +1,23 @@
 """gRPC's own server, for everything."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
 from grpc import aio
+
+# what gRPC says, with a traceback and the client's own bytes, of metadata or a path that is no UTF-8, and of a client
+# that is gone: it goes on, and these are no faults of ours
+OF_CLIENTS = ("Invalid encoding on", "Unexpected [UnicodeDecodeError]", "Failed sending error status")
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether it is to be logged."""
+    return not str(record.msg).startswith(OF_CLIENTS)
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_ours)
 
 
 class Methods(grpc.GenericRpcHandler):

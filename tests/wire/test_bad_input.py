@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import stats_service_pb2 as stats_pb
 from manager.presence import new_id
+from tests.fuzz.strategies import REQUESTS
 from tests.wire.caller import METHODS, Refused, path, singly
 from tests.wire.fleet import Fleet, complete, debug_port, description
 
@@ -508,7 +509,6 @@ async def test_fields_of_a_newer_contract_are_not_minded(fleet: Fleet) -> None:
 # at random
 
 TOLERATED = {INVALID, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION}
-IDS = [str(new_id()) for _ in range(4)]
 
 
 async def tolerated(bench: Bench, method: MethodDescriptor, sent: bytes) -> None:
@@ -517,60 +517,6 @@ async def tolerated(bench: Bench, method: MethodDescriptor, sent: bytes) -> None
     if isinstance(answer, Refused):
         assert answer.code in TOLERATED, answer
         assert answer.fields or answer.code != INVALID, answer
-
-
-TEXTS = st.one_of(
-    st.sampled_from(["", *IDS, IDS[0].upper(), IDS[0][:5], "host", "\0", "%s", "'", "a" * 300]),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
-)
-WHOLE = {
-    FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
-    FieldDescriptor.TYPE_ENUM: (-(2**31), 2**31 - 1),
-}
-
-
-def one_value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
-    """Any value that the field can carry; now and then one that means something."""
-    if field.message_type is not None:
-        return messages(field.message_type)
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return TEXTS
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return st.binary(max_size=60)
-    if field.type == FieldDescriptor.TYPE_BOOL:
-        return st.booleans()
-    if field.type == FieldDescriptor.TYPE_DOUBLE:
-        return st.floats()
-    least, most = WHOLE[field.type]
-    return st.one_of(st.integers(0, 8), st.sampled_from([1000, least, most]), st.integers(least, most))
-
-
-def any_value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
-    """As `one_value`, or several."""
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        return st.dictionaries(TEXTS, TEXTS, max_size=3)
-    return st.lists(one_value(field), max_size=3) if field.is_repeated else one_value(field)
-
-
-@cache
-def messages(kind: Descriptor) -> st.SearchStrategy[Message]:
-    """Messages of that kind, each field given or not; those that name an instance mostly name one that may be there."""
-    optional = {field.name: any_value(field) for field in kind.fields}
-    required = {name: st.sampled_from(IDS) for name in ("instance_id", "parent_id", "child_id") if name in optional}
-    return st.builds(
-        lambda given, named, meant: GetMessageClass(kind)(**(given | named if meant else given)),
-        st.fixed_dictionaries({}, optional=optional),
-        st.fixed_dictionaries({}, optional=required),
-        st.booleans(),
-    )
-
-
-REQUESTS = st.sampled_from([each for each in METHODS if not each.server_streaming]).flatmap(
-    lambda method: st.tuples(st.just(method), messages(method.input_type))
-)
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])

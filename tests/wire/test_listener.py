@@ -1,7 +1,9 @@
 """What is served: every method of the contract, the health of every service, and the contract itself."""
 
+import asyncio
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -16,8 +18,10 @@ from manager.pb import instance_manager_pb2 as pb
 from manager.settings import Settings
 from manager.wire.ports import CannotListen
 from tests.conftest import serving
+from tests.fuzz import frames
 from tests.wire.caller import DEADLINE, FILES, METHODS, VERSION, Refused, calling, path, refusal
 from tests.wire.fleet import Fleet
+from tests.wire.raw import framed
 
 SERVICES = sorted(service.full_name for file in FILES for service in file.services_by_name.values())
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -38,6 +42,22 @@ async def test_a_call_with_more_metadata_than_8_kib_is_refused(fleet: Fleet) -> 
     for size, code in ((7_000, grpc.StatusCode.NOT_FOUND), (9_000, grpc.StatusCode.RESOURCE_EXHAUSTED)):
         async with calling(fleet.serving.addresses[0], (*VERSION, ("key", "v" * size))) as caller:
             assert (await refusal(caller.gets.GetInstance(asking))).code == code
+
+
+async def test_a_path_that_is_no_text_ends_its_own_call_alone(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """gRPC's own server ends for everybody by one such call, in some releases."""
+    host, _, port = fleet.serving.addresses[0].rpartition(":")
+    head = [(name, b"/\xff" if name == b":path" else value) for name, value in frames.named("")]
+    call = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, frames.block(*head))
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(frames.HELLO + call + frames.frame(frames.DATA, frames.END_STREAM, 1, framed(b"")))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await reader.read()
+    writer.close()
+    for _ in range(3):
+        await fleet.caller.gets.GetAllInstances(pb.InstanceFilter())
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("service", ["", *SERVICES])
