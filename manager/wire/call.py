@@ -15,7 +15,6 @@ from manager.wire.framing import PREFIX, Headers, Metadata, framed, metadata, tr
 log = logging.getLogger(__name__)
 
 ONE = "the request is not exactly one message"
-HELD = 64 * 1024 * 1024  # bytes of messages that have not come in whole, on one connection
 
 
 class Wire(Protocol):
@@ -23,6 +22,10 @@ class Wire(Protocol):
 
     peer: str
     held: int  # bytes of messages that have not come in whole
+
+    @property
+    def full(self) -> bool:
+        """Whether these are more than may be, on this connection or on all."""
 
     def take(self, number: int, size: int) -> None:
         """So many bytes that came were taken: as many more may come."""
@@ -116,7 +119,7 @@ class Call:
             self._wire.take(self._number, len(data))
         if complete:
             self.complete()
-        elif self._held and self._wire.held > HELD:
+        elif self._held and self._wire.full:
             self.stop(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much of messages has come, and of none all")
 
     def _hold(self) -> None:

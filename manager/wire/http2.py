@@ -20,6 +20,9 @@ FIELD = 32  # bytes that HTTP/2 counts for a header beside its name and value
 AGES = (0.9, 1.1)  # of the age that is set, so that connections that were made together do not end together
 STREAM_WINDOW, WINDOW = 1024 * 1024, 16 * 1024 * 1024  # bytes that a client may send before any is taken
 QUEUED = 16 * 1024  # bytes of a stream that may wait for its client before its handler does
+HELD, HELD_BY_ALL = 16 * 1024 * 1024, 128 * 1024 * 1024  # bytes of messages that have not come in whole
+UNTAKEN, UNTAKEN_BY_ALL = 64 * 1024 * 1024, 192 * 1024 * 1024  # bytes of answers that clients do not take
+MUCH = 64 * 1024  # bytes, from which on it is looked how many there are
 NOTICED = 1.0  # seconds for the way of a notice, where the client does not say that it has come
 GOODBYE = b"goodbye!"
 
@@ -129,7 +132,7 @@ class Connection(asyncio.Protocol):
     def _request(self, number: int, headers: Headers, complete: bool) -> None:
         named = dict(headers)
         if named[b":method"] != b"POST" or not CONTENT.fullmatch(named.get(b"content-type", b"")):
-            self._http2.send_response(number, ((b":status", b"415"),), end_stream=True)
+            self._answer(number, ((b":status", b"415"),))
             self._useless.add(number)
             return
         handler = self._handlers.get(named[b":path"].decode(errors="replace"))
@@ -202,6 +205,33 @@ class Connection(asyncio.Protocol):
             self.head(number)
             self._http2.send_data(number, message)
             self._soon()
+            if len(message) > MUCH:
+                self._bound_untaken()
+
+    @property
+    def full(self) -> bool:
+        """Whether more has come than may be of messages that are not whole, on this connection or on all."""
+        if self.held > MUCH and sum(each.held for each in self._connections) > HELD_BY_ALL:
+            return True
+        return self.held > HELD
+
+    @property
+    def untaken(self) -> int:
+        """Bytes of answers that the client is yet to take."""
+        return 0 if self._over else self._http2.queued_body_size()
+
+    def _bound_untaken(self) -> None:
+        """Cuts off who does not take what he asks for; where all together are too many, the worst of them."""
+        if self.untaken > UNTAKEN:
+            self.cut_off()
+        elif sum(each.untaken for each in self._connections) > UNTAKEN_BY_ALL:
+            max(self._connections, key=lambda each: each.untaken).cut_off()
+
+    def cut_off(self) -> None:
+        """Ends the connection, and forgets what its client has not taken."""
+        log.debug("the connection of %s is closed: what it asked for is not taken", self.peer)
+        self._over = True
+        self._transport.abort()
 
     async def room(self, number: int) -> None:
         """Returns when the client has taken almost all that was sent."""
@@ -220,10 +250,15 @@ class Connection(asyncio.Protocol):
         if number in self._headed:
             self._http2.send_trailers(number, trailers)
         else:
-            self._http2.send_response(number, (*HEAD, *trailers), end_stream=True)
+            self._answer(number, (*HEAD, *trailers))
             if not complete:
                 self._useless.add(number)
         self._soon()
+
+    def _answer(self, number: int, headers: Headers) -> None:
+        """An answer of one frame; none where the call was given up in the same breath, of which we are yet to hear."""
+        with suppress(ngh2.StreamUnavailableError):
+            self._http2.send_response(number, headers, end_stream=True)
 
     def forget(self, number: int) -> None:
         """The call is over, and its handler has returned."""

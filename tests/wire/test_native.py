@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from grpc_reflection.v1alpha import reflection
 
 import manager.wire
 from manager.wire.call import Call
-from manager.wire.http2 import QUEUED, STREAM_WINDOW
+from manager.wire.http2 import HELD, HELD_BY_ALL, QUEUED, STREAM_WINDOW, UNTAKEN
 from manager.wire.listener import OPTIONS
 from manager.wire.manners import DEADLINE, LONGEST
 from manager.wire.native import Server
 from tests.wire.raw import Answer, Raw, connected, framed
 
+MESSAGE = 1024 * 1024
 UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED = 14, 1, 4
 INTERNAL, UNIMPLEMENTED, RESOURCE_EXHAUSTED = 13, 12, 8
 PATH = "/test.Test/"
@@ -358,6 +359,45 @@ async def test_a_call_that_is_given_up_in_the_same_breath_leaves_nothing_behind(
         assert (await asked(raw, "Echo", framed(b"x"))).status == 0
         assert not it.handlers.entered.is_set()
         await asyncio.wait_for(it.server.stop(10), 2)  # which waits for what is open
+
+
+@pytest.mark.parametrize(("name", "method"), [("Nothing", b"POST"), ("Echo", b"GET"), ("Echo", b"POST")])
+async def test_an_answer_of_ours_to_a_call_that_is_given_up_in_the_same_breath_is_dropped(
+    it: Served, name: str, method: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(it.port) as raw:
+        number = raw.http2.next_stream_id
+        named = ((b":method", method), (b":scheme", b"http"), (b":path", (PATH + name).encode()))
+        raw.http2.send_request((*named, (b":authority", b"test"), (b"content-type", b"application/grpc")))
+        raw.http2.send_data(number, b"no message", end_stream=True)
+        together = raw.http2.data_to_send()
+        raw.http2.reset_stream(number)
+        await raw.raw(together + raw.http2.data_to_send())
+        assert (await asked(raw, "Echo", framed(b"x"))).status == 0
+    assert caplog.text == ""
+
+
+async def test_beginnings_of_messages_on_many_connections_are_not_kept_without_bound(it: Served) -> None:
+    begin = framed(bytes(MESSAGE))[: MESSAGE - 100]
+    async with AsyncExitStack() as stack:
+        several = [await stack.enter_async_context(connected(it.port)) for _ in range(HELD_BY_ALL // HELD + 3)]
+        for raw in several:
+            for _ in range(HELD // MESSAGE - 1):
+                await raw.call(PATH + "Echo", begin, end=False)
+        await several[-1].until(lambda: any(each.closed for each in several[-1].answers.values()))
+        assert sum(each.held for each in it.server._connections) <= HELD_BY_ALL + 2 * MESSAGE
+        assert (await asked(several[0], "Echo", framed(b"x"))).status == 0
+
+
+async def test_who_does_not_take_what_he_asks_for_is_cut_off(it: Served) -> None:
+    body = framed(bytes(MESSAGE))
+    async with connected(it.port) as other, connected(it.port, auto=False) as raw:
+        raw.http2.update_settings({ngh2.Setting.INITIAL_WINDOW_SIZE: 0})
+        for _ in range(UNTAKEN // MESSAGE + 8):
+            with suppress(ConnectionError, ngh2.NGH2Error):
+                await raw.call(PATH + "Echo", body)
+        await raw.until(lambda: raw.ended)
+        assert (await asked(other, "Echo", framed(b"x"))).status == 0
 
 
 @pytest.mark.parametrize("name", ["Wait", "Talk", "Flood"])
