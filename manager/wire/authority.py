@@ -79,7 +79,8 @@ class Caller:
 
 async def known(keyring: Keyring, token: str) -> tuple[bytes, Principal]:
     """The digest of a token, and whose it is. Raises Unauthenticated, or Unavailable where nobody can say."""
-    if not token.startswith(PREFIX):  # the digests of names in certificates are there too
+    # the digests of names in certificates are there too; and of text that is no UTF-8 there is none
+    if not (token.startswith(PREFIX) and token.isascii()):
         raise Unauthenticated(UNKNOWN)
     credential = digest(token)
     principal = keyring.known(credential)

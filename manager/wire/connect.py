@@ -6,6 +6,8 @@ over two-way streams needs HTTP/2, and is for the gRPC port alone; so is plain g
 
 import asyncio
 import base64
+import json
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,13 +85,24 @@ class Json:
         """The message, or what stands for text that is none."""
         try:
             return json_format.Parse(bytes(data) or b"{}", message_class(), ignore_unknown_fields=True)
-        except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-            return Undecodable(problem=f"the body is not this method's message in JSON: {_line(str(error))}")
+        except (json_format.ParseError, ValueError, RecursionError) as error:
+            return _unread(error)
 
 
-def _line(text: str) -> str:
-    """The beginning of a text, cleared of what a terminal would obey."""
-    return "".join(each if each.isprintable() else " " for each in text[:200])
+# how google.protobuf begins, for each field on the way to what it cannot read; the names are the contract's
+FIELD = re.compile(r"Failed to parse (\w+) field: ")
+
+
+def _unread(error: Exception) -> Undecodable:
+    """What is wrong, in words of ours: those of the parser tell of its own inside."""
+    cause = error.__cause__
+    if isinstance(cause, json.JSONDecodeError):
+        return Undecodable(problem=f"the body is not JSON, from its character {cause.pos} on")
+    text, names = str(error), []
+    while found := FIELD.match(text):
+        names.append(found[1])
+        text = text[found.end() :]
+    return Undecodable(".".join(names), "what is in the body is not this method's message in JSON")
 
 
 class Call:

@@ -115,10 +115,7 @@ def service(field: str, message: pb.Service) -> Service:
 
 def services(messages: Iterable[pb.Service]) -> tuple[Service, ...]:
     """At most 32 services; one that is given twice counts once."""
-    given = [service(f"services[{place}]", each) for place, each in enumerate(messages)]
-    if len(given) > SERVICES:
-        raise InvalidRequest("services", f"must be at most {SERVICES}, and are {len(given)}")
-    return tuple(dict.fromkeys(given))
+    return tuple(dict.fromkeys(several("services", messages, service, SERVICES)))
 
 
 def timeout(milliseconds: int) -> timedelta | None:

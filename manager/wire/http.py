@@ -12,6 +12,7 @@ from pathlib import Path
 from grpc import StatusCode
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -30,6 +31,7 @@ from manager.wire.interceptors import Handler as RpcHandler
 from manager.wire.limits import Limits
 from manager.wire.live import Live
 from manager.wire.quotas import NONE, Quota, Quotas
+from manager.wire.rights import RIGHTS
 from manager.wire.scrape import Discovery, Metrics
 from manager.wire.session import PATH as SESSION
 from manager.wire.session import Session
@@ -37,6 +39,7 @@ from manager.wire.status import status_of
 from manager.wire.subscribing import Streams, Subscribing
 
 CONSOLE = Path(__file__).parents[1] / "console"
+MUCH = 64 * 1024  # bytes of a request that are read before it is asked who sends them
 VIEWS = ("/", "/instances/{id}", "/events")  # each of them is the console's one page
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
@@ -128,11 +131,30 @@ class Site:
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         content_type: bytes = dict(scope["headers"]).get(b"content-type", b"")
-        if content_type.split(b";")[0].split(b"+")[0] == b"application/grpc":
+        if not all(_is_text(value) for _, value in scope["headers"]):
+            # connectrpc takes other bytes for a fault of its own, and tells of it
+            await PlainTextResponse("headers must be text in UTF-8\n", 400)(scope, receive, send)
+        elif refusal := await self._turned_away(scope):
+            await refusal(scope, receive, send)
+        elif content_type.split(b";")[0].split(b"+")[0] == b"application/grpc":
             text = "plain gRPC is served on the gRPC port; here are Connect, gRPC-Web and JSON\n"
             await PlainTextResponse(text, 415)(scope, receive, send)
         else:
             await self._rpc(scope, receive, send)
+
+    async def _turned_away(self, scope: Scope) -> Response | None:
+        """What is said to somebody who may not call, where he would have us keep much until the gate is reached."""
+        request, path = Request(scope), scope["path"]
+        if not self._stage.authority or path not in RIGHTS or not _brings_much(request.headers):
+            return None
+        door, welcome = self._stage.authority.door(path), Response()
+
+        async def enter(request: Request) -> Response:
+            await door.enter(Headed(request))
+            return welcome
+
+        answer = await discreet(enter)(request)
+        return None if answer is welcome else answer
 
     async def _health(self, _: Request) -> Response:
         if self._stage.serving():
@@ -176,6 +198,19 @@ class Site:
         }
         page = (CONSOLE / "index.html").read_text()
         return HTMLResponse(page.replace("{{told}}", escape(json.dumps(told))))
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _brings_much(headers: Headers) -> bool:
+    """Whether the body may be more than is kept of a stranger's."""
+    return "transfer-encoding" in headers or int(headers.get("content-length", "0")) > MUCH
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -1,10 +1,12 @@
 """What Prometheus asks over HTTP: this server's meters, and where the services of the fleet are."""
 
 import re
+from collections.abc import Callable
 from time import monotonic
 
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -13,7 +15,7 @@ from manager.domain.instance import Instance, InstanceType, Service, ServiceType
 from manager.domain.refusals import InvalidRequest
 from manager.repository import census, history, listing
 from manager.repository.database import Readers, refusal_of
-from manager.wire.decode import member_by_name
+from manager.wire.decode import host, member_by_name, several
 
 COUNTED_FOR = 15.0
 
@@ -36,7 +38,7 @@ class Metrics:
         except Exception as error:
             if refusal_of(error) is None:  # without the database, all the rest is worth knowing above all
                 raise
-        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        encode, kind = _encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": kind})
 
     async def _count(self) -> None:
@@ -47,6 +49,14 @@ class Metrics:
             counted = await census.take(connection)
         for (kind, status), number in counted.items():
             self._instances.labels(kind.name, status.name.lower()).set(number)
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """What suits whoever asks; the plain one where a version is named that is none."""
+    try:
+        return choose_encoder(accept)
+    except TypeError:
+        return choose_encoder("")
 
 
 class Discovery:
@@ -67,18 +77,21 @@ class Discovery:
 
 
 KEYS = ("service_type", "type", "hostname")
+NAME = re.compile("[a-z_]{1,40}")  # what may be repeated to whoever asks
 
 
 def _wanted(request: Request) -> Filter:
     for key in request.query_params:
         if key not in KEYS:
-            raise InvalidRequest(key, f"is no filter of targets: they are {', '.join(KEYS)}")
+            raise InvalidRequest(
+                key if NAME.fullmatch(key) else "query", f"is no filter of targets: they are {', '.join(KEYS)}"
+            )
     given = request.query_params.getlist
     return Filter(
         service_types=tuple(member_by_name("service_type", ServiceType, each) for each in given("service_type"))
         or tuple(ServiceType),
         types=tuple(member_by_name("type", InstanceType, each) for each in given("type")),
-        hostnames=tuple(given("hostname")),
+        hostnames=several("hostname", given("hostname"), host),
     )
 
 

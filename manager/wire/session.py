@@ -2,7 +2,7 @@
 
 import json
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from manager.domain.refusals import InvalidRequest
@@ -38,10 +38,13 @@ class Session:
 
 async def _token(request: Request) -> str:
     content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > LONGEST:
-            raise InvalidRequest("token", "is longer than a token is")
+    try:
+        async for part in request.stream():
+            content += part
+            if len(content) > LONGEST:
+                raise InvalidRequest("token", "is longer than a token is")
+    except ClientDisconnect:
+        raise InvalidRequest("token", "has not come whole") from None
     try:
         token = json.loads(content)["token"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,7 +1,7 @@
 """Bytes that are no message of their method: known before any handler sees them, with the field that is to blame."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +14,20 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from manager.domain.refusals import InvalidRequest
 
 LENGTH_DELIMITED = 2
+LOOKED_AT = 1_000  # fields, for the one that is to blame: whoever sends more of them has everybody wait while we look
+NOT_UTF8 = "must be text in UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """Stands for a request that could not be read. `field` holds text that is not UTF-8; empty for any other fault."""
+    """Stands for a request that could not be read. `field` is to blame; empty where that is not known."""
 
     field: str = ""
     problem: str = "the bytes are not a message of this method's type"
 
     def refusal(self) -> InvalidRequest:
         """What its caller is told."""
-        return InvalidRequest(self.field, "must be text in UTF-8" if self.field else self.problem)
+        return InvalidRequest(self.field, self.problem)
 
 
 def tolerant(method: str, deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -36,7 +38,8 @@ def tolerant(method: str, deserializer: Callable[[bytes], Any]) -> Callable[[byt
             return deserializer(content)
         except DecodeError:
             asked = Default().FindMethodByName(method.strip("/").replace("/", ".")).input_type
-            return Undecodable(culprit(asked, content))
+            field = culprit(asked, content)
+            return Undecodable(field, NOT_UTF8) if field else Undecodable()
 
     return decode
 
@@ -50,7 +53,12 @@ async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 def culprit(message: Descriptor, content: bytes) -> str:
-    """The path of the first text that is not UTF-8, as `services[0].host`; empty where there is none."""
+    """The path of the first text that is not UTF-8, as `services[0].host`; empty where there is none, or it is far from
+    the beginning."""
+    return _culprit(message, content, iter(range(LOOKED_AT)))
+
+
+def _culprit(message: Descriptor, content: bytes, looks: Iterator[int]) -> str:
     unread = Empty()
     try:
         unread.ParseFromString(content)
@@ -58,20 +66,20 @@ def culprit(message: Descriptor, content: bytes) -> str:
         return ""
     places: Counter[int] = Counter()
     found = UnknownFieldSet(unread)
-    for each in map(found.__getitem__, range(len(found))):
+    for each, _ in zip(map(found.__getitem__, range(len(found))), looks, strict=False):
         field = message.fields_by_number.get(each.field_number)
         if field is None or each.wire_type != LENGTH_DELIMITED:
             continue
-        if (below := _below(field, each.data)) is not None:
+        if (below := _below(field, each.data, looks)) is not None:
             return _path(field, places[field.number]) + below
         places[field.number] += 1
     return ""
 
 
-def _below(field: FieldDescriptor, content: bytes) -> str | None:
+def _below(field: FieldDescriptor, content: bytes, looks: Iterator[int]) -> str | None:
     """The rest of the path within a field's content; None where the content is not to blame."""
     if field.message_type is not None:
-        below = culprit(field.message_type, content)
+        below = _culprit(field.message_type, content, looks)
         return None if not below else "" if field.message_type.GetOptions().map_entry else f".{below}"
     return "" if field.type == field.TYPE_STRING and not _is_utf8(content) else None
 

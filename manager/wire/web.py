@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from manager.wire.ports import EVERY, listened, taken
 from manager.wire.tls import Tls
+from manager.wire.waiting import Waiting
 
 BACKLOG = 512
 OPTION = "--http-port"
@@ -32,13 +33,14 @@ class Web:
             app,
             lifespan="off",
             log_config=None,
-            log_level="warning",  # that it starts and stops is said by the server that it is part of
+            # that it starts and stops is said by the server that it is part of; and no stranger is to fill the log
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
             ws="none",
             limit_concurrency=connections,
-            http="h11",
+            http=Waiting,
             timeout_graceful_shutdown=max(1, round(drain.total_seconds())),
             ssl_certfile=tls.certificate if tls else None,
             ssl_keyfile=tls.key if tls else None,

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import socket
+from contextlib import suppress
 
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
@@ -14,13 +15,14 @@ from manager.pb import instance_manager_pb2 as pb
 from manager.pb.version import PROTO_VERSION
 from manager.presence import new_id
 from manager.settings import Settings
+from manager.wire import waiting
 from manager.wire.connect import CODES
 from manager.wire.http import HTTP_STATUS
 from manager.wire.status import STATUS_OF
 from tests.conftest import serving
 from tests.wire.asker import VERSION, ask, call
 from tests.wire.caller import METHODS, UNARY, path
-from tests.wire.fleet import Fleet, complete
+from tests.wire.fleet import Fleet, complete, description
 
 # JSON, as curl sends it
 
@@ -198,6 +200,96 @@ async def test_a_stream_that_nobody_reads_any_more_is_closed(fleet: Fleet) -> No
     async with asyncio.timeout(10):
         while await open_ones() != before:
             await asyncio.sleep(0.05)
+
+
+# what is no request
+
+
+@pytest.mark.parametrize(
+    ("sent", "field", "problem"),
+    [
+        (b"null", "", "what is in the body is not this method's message in JSON"),
+        (b"5", "", "what is in the body is not this method's message in JSON"),
+        (b'{"ids": [', "", "the body is not JSON, from its character 9 on"),
+        (b"\xff", "", "what is in the body is not this method's message in JSON"),
+        (b'{"page_size": "x"}', "page_size", "what is in the body is not this method's message in JSON"),
+        (b'{"ids": ["\\ud800"]}', "ids", "what is in the body is not this method's message in JSON"),
+        (b"[" * 100_000, "", "what is in the body is not this method's message in JSON"),
+    ],
+)
+async def test_a_body_that_is_no_message_is_refused_in_our_own_words(
+    fleet: Fleet, sent: bytes, field: str, problem: str
+) -> None:
+    at = "/instance_manager.GetService/GetAllInstances"
+    answer = await ask(fleet.serving.http[0], at, sent, content_type="application/json", **VERSION)
+    assert answer.status == 400
+    assert answer.json["message"] == (f"{field}: {problem}" if field else problem)
+
+
+async def test_headers_that_are_no_text_are_refused_in_our_own_words(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    at = "/instance_manager.GetService/GetAllInstances"
+    answer = await ask(fleet.serving.http[0], at, b"{}", content_type="application/json", x="\xff", **VERSION)
+    assert (answer.status, answer.text) == (400, "headers must be text in UTF-8\n")
+    assert "Traceback" not in caplog.text
+
+
+AT = "POST /instance_manager.GetService/GetAllInstances HTTP/1.1"
+CUT = f"{AT}\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "begun", ["", "G", CUT, CUT + "content-length: 9\r\n\r\n{", CUT + "transfer-encoding: chunked\r\n\r\n"]
+)
+async def test_a_request_that_does_not_come_whole_in_time_is_not_waited_for(
+    fleet: Fleet, begun: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "GLANCE", 0.05)
+    monkeypatch.setattr(waiting, "PATIENCE", 0.2)
+    host, _, port = fleet.serving.http[0].rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(begun.encode())
+    async with asyncio.timeout(10):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def test_an_answer_that_nobody_takes_is_not_kept_and_one_that_is_taken_slowly_is(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.register([description(labels={str(n): "x" * 250 for n in range(30)}) for _ in range(300)])
+    host, _, port = fleet.serving.http[0].rpartition(":")
+    monkeypatch.setattr(waiting, "GLANCE", 0.1)
+    monkeypatch.setattr(waiting, "PATIENCE", 1.0)
+    monkeypatch.setattr(waiting, "UNTAKEN", 1.0)
+    sent = f"{CUT}proto_version: {PROTO_VERSION}\r\ncontent-length: 2\r\n\r\n{{}}".encode()
+    several = 8  # more than the network keeps
+
+    async def opened() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        with socket.socket() as small:
+            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            small.connect((host, int(port)))
+            reader, writer = await asyncio.open_connection(sock=small.dup(), limit=4096)
+        writer.write(sent * several)
+        return reader, writer
+
+    async def answers(reader: asyncio.StreamReader) -> int:
+        heard = bytearray()
+        with suppress(ConnectionError):
+            while piece := await reader.read(65536):
+                heard += piece
+                await asyncio.sleep(0.0001)
+        return heard.count(b"HTTP/1.1 200 OK")
+
+    reader, writer = await opened()
+    assert await answers(reader) == several
+    writer.close()
+    reader, writer = await opened()
+    await asyncio.sleep(3)
+    assert await answers(reader) < several
+    writer.close()
 
 
 # who may ask

@@ -134,3 +134,18 @@ async def test_targets_are_narrowed_and_a_filter_that_is_none_is_refused(lone: F
     for query, named in (("?type=X", "type"), ("?service_type=", "service_type"), ("?host=a", "host")):
         answer = await ask(lone.serving.http[0], f"/sd/prometheus{query}")
         assert (answer.status, answer.json["message"].partition(":")[0]) == (400, named)
+
+
+async def test_a_host_name_that_is_none_is_refused_as_everywhere(fleet: Fleet) -> None:
+    for query in ("?hostname=a%00b", "?hostname=" + "a" * 254, "?hostname=%1b[31m"):
+        answer = await ask(fleet.serving.http[0], f"/sd/prometheus{query}")
+        assert (answer.status, answer.json["message"].partition(":")[0]) == (400, "hostname[0]"), query
+    for query in ("?%00=a", "?" + "x" * 5000, "?%1b=a"):  # of what nobody has named so before, nothing is repeated
+        answer = await ask(fleet.serving.http[0], f"/sd/prometheus{query}")
+        assert (answer.status, answer.json["message"].partition(":")[0]) == (400, "query")
+
+
+async def test_a_version_of_meters_that_is_none_gets_the_plain_ones(fleet: Fleet) -> None:
+    for accept in ("text/plain; version=1.x", "application/openmetrics-text; version=x"):
+        answer = await ask(fleet.serving.http[0], "/metrics", accept=accept)
+        assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, "text/plain")

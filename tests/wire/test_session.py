@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from http.cookies import SimpleCookie
 
 import pytest
@@ -95,3 +96,36 @@ async def test_a_page_of_another_origin_can_neither_begin_one_nor_use_it(at: str
 async def test_where_nobody_is_asked_there_are_no_sessions(settings: Settings) -> None:
     async with serving(settings) as started:
         assert (await signed_in(started.http[0], new_token())).status == 404
+
+
+async def test_a_token_that_is_no_text_is_nobodys(at: str) -> None:
+    for token in ("imt_\ud800", "imt_\u00e9" + "a" * 48):
+        assert (await signed_in(at, token)).status == 401
+
+
+async def test_a_token_that_does_not_come_whole_is_no_fault_of_ours(at: str, caplog: pytest.LogCaptureFixture) -> None:
+    host, _, port = at.rpartition(":")
+    for _ in range(2):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"POST /session HTTP/1.1\r\nhost: {at}\r\ncontent-length: 99\r\n\r\n{{".encode())
+        await writer.drain()
+        writer.close()
+    assert (await signed_in(at, new_token())).status == 401
+    await asyncio.sleep(0.1)
+    assert "incident" not in caplog.text
+
+
+async def test_a_stranger_who_would_send_much_is_turned_away_before_he_does(at: str, database: Database) -> None:
+    host, _, port = at.rpartition(":")
+    good = await granted(database, Role.READER)
+    path = "/instance_manager.GetService/GetAllInstances"
+    for how in ("content-length: 1000000", "transfer-encoding: chunked"):
+        for token, heard in ((new_token(), True), (good, False)):
+            lines = [f"POST {path} HTTP/1.1", f"host: {at}", how, f"authorization: Bearer {token}"]
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write("\r\n".join([*lines, "content-type: application/json", "", ""]).encode())
+            answer = b""
+            with suppress(TimeoutError):
+                answer = await asyncio.wait_for(reader.readline(), 10 if heard else 0.3)
+            assert (b" 401 " in answer) is heard
+            writer.close()
