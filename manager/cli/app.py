@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from manager.cli.codes import Exit
 from manager.cli.encoding import escape_the_rest
 from manager.cli.options import expanded
 from manager.cli.say import say
@@ -70,6 +71,9 @@ def imctl(arguments: Sequence[str]) -> NoReturn:
         arguments = ["version"]
     written = completed_words() or arguments
     called = next((each for each in written if not each.startswith("-")), "")
+    if not (called in VERBS and VERBS[called].takes_command) and not all(map(_is_text, arguments)):
+        say("an argument is not text in UTF-8", "see `imctl --help`")
+        sys.exit(Exit.USAGE)
     command = typer.main.get_command(app(called))
     try:
         code = command.main(list(arguments) or ["--help"], prog_name="imctl", standalone_mode=False)
@@ -79,6 +83,11 @@ def imctl(arguments: Sequence[str]) -> NoReturn:
         say(error.format_message().removeprefix("Invalid value: "), f"see `{command_path} --help`")
         code = error.exit_code
     sys.exit(code or 0)
+
+
+def _is_text(argument: str) -> bool:
+    """Bytes that are no UTF-8 come as surrogates, which no message can carry; a command of one's own may have them."""
+    return not any("\ud800" <= each <= "\udfff" for each in argument)
 
 
 def completed_words() -> list[str]:

@@ -63,3 +63,11 @@ def test_a_missing_command_line_is_named() -> None:
     told = python("import sys; sys.modules['typer'] = None\nfrom manager.__main__ import main\nmain()")
     assert told.returncode == 1
     assert told.stderr == "imctl: the command line is not installed: pip install 'instance-manager[run]'\n"
+
+
+@pytest.mark.parametrize("arguments", [[b"get", b"--hostname", b"\xff"], [b"kill", b"\xc0\x80"], [b"\xff"]])
+def test_an_argument_that_is_no_text_is_told_so(arguments: list[bytes]) -> None:
+    command = [each.encode() for each in IMCTL]
+    told = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr == "imctl: an argument is not text in UTF-8\n       see `imctl --help`\n"
