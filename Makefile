@@ -6,7 +6,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test check stream faults drill soak bench bench-full format proto console dictionary lock audit sbom wheel clean
+.PHONY: help setup run test check stream faults fuzz drill soak bench bench-full format proto console dictionary lock audit sbom wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ stream: .venv/.ok ## break the stream for ten minutes, and 1,000 variants of a r
 faults: .venv/.ok ## every kind of fault seven times, a million judged operations, 10,000 that return at once: two hours
 	IM_FAULT_ROUNDS=$${IM_FAULT_ROUNDS:-7} IM_OPERATIONS=$${IM_OPERATIONS:-1000000} IM_HERD=$${IM_HERD:-10000} \
 	  $(BIN)/python -m pytest -q -s tests/faults
+
+fuzz: .venv/.ok ## a million inputs to all that reads what strangers send, 10,000 bad connections to each port of both transports
+	IM_FUZZ_INPUTS=$${IM_FUZZ_INPUTS:-1000000} IM_FUZZ_REQUESTS=$${IM_FUZZ_REQUESTS:-100000} \
+	  IM_FUZZ_CONNECTIONS=$${IM_FUZZ_CONNECTIONS:-10000} $(BIN)/python -m pytest -q -s tests/fuzz
 
 drill: .venv/.ok ## lose the database of 100,000 instances, restore it to a change, and serve again: what is lost, and how long it takes
 	IM_DRILL=$${IM_DRILL:-100000} $(BIN)/python -m pytest -q -s tests/test_drill.py

@@ -4,9 +4,9 @@ import os
 from random import Random
 
 SEED = int(os.environ.get("IM_FUZZ_SEED", "8"))
-INPUTS = int(os.environ.get("IM_FUZZ_INPUTS", "40000"))  # to decoders, in this process
-REQUESTS = int(os.environ.get("IM_FUZZ_REQUESTS", "1500"))  # to a manager in a process of its own, each way of asking
-CONNECTIONS = int(os.environ.get("IM_FUZZ_CONNECTIONS", "300"))  # that are bad, to each of its ports
+INPUTS = int(os.environ.get("IM_FUZZ_INPUTS", "20000"))  # to decoders, in this process
+REQUESTS = int(os.environ.get("IM_FUZZ_REQUESTS", "500"))  # to a manager in a process of its own, each way of asking
+CONNECTIONS = int(os.environ.get("IM_FUZZ_CONNECTIONS", "150"))  # that are bad, to each of its ports
 LONG = CONNECTIONS >= 5_000
 
 

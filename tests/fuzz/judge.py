@@ -1,0 +1,45 @@
+"""What no answer may hold, whatever was asked."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.wire.caller import LEAK, TOKEN
+
+# beside what `tests.wire.caller` looks for: exceptions of libraries, and where they were raised
+OF_PYTHON = re.compile(
+    r"(?i:codec can't|invalid literal|not subscriptable|has no attribute|site-packages|0x[0-9a-f]{8})"
+)
+LONGEST = 600
+
+
+def leak(text: str) -> str | None:
+    """What of the server's inside a refusal shows; None where it shows nothing."""
+    found = LEAK.search(TOKEN.sub("", text)) or OF_PYTHON.search(text)
+    return found.group() if found else None
+
+
+@dataclass
+class Judge:
+    """Of all answers of one manager. `secrets` are canaries: what is in no answer, in no meter and in no line of its
+    log."""
+
+    secrets: tuple[bytes, ...] = ()
+    codes: Counter[str] = field(default_factory=Counter)
+    size: int = 0  # bytes that were looked at
+
+    def answer(self, what: object, content: bytes) -> None:
+        """Anything that came back."""
+        self.size += len(content)
+        for each in self.secrets:
+            assert each not in content, f"a secret was shown: {each[:8]!r}... to {what!r}"
+
+    def refusal(self, what: object, code: str, text: str) -> None:
+        """How a call was refused."""
+        self.codes[code] += 1
+        self.answer(what, text.encode())
+        shown = leak(text)
+        assert shown is None, f"{shown!r} in {text!r}, to {what!r}"
+        assert "incident" not in text, f"a fault of ours: {text!r}, to {what!r}"
+        assert text.isprintable(), (text, what)
+        assert len(text) <= LONGEST, f"{len(text)} characters, to {what!r}: {text[:200]!r}"

@@ -1,0 +1,111 @@
+"""Bad connections, thousands of them: the manager runs, keeps within its memory, says nothing of its inside, and logs
+no fault; and others are answered meanwhile."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from random import Random
+from time import monotonic
+
+import pytest
+
+from manager.ids import new_id
+from manager.pb import instance_manager_pb2 as pb
+from manager.settings import Transport
+from tests.credentials import bearing
+from tests.fuzz import frames, requests
+from tests.fuzz.amount import CONNECTIONS, LONG, chance
+from tests.fuzz.frames import Script
+from tests.fuzz.strangers import visits
+from tests.fuzz.target import Target
+from tests.wire.caller import VERSION, calling
+
+PATIENCE = 10.0
+# gRPC's own parser keeps 60 bytes for each byte that names a header of its table, until it says that they are too many
+BEYOND_GRPCIO = ("header_bomb",)
+
+
+def kinds_for(it: Target, side: str) -> Mapping[str, Callable[[Random], Script]]:
+    """What a port is tried with."""
+    if side == "http":
+        return requests.KINDS
+    skipped = BEYOND_GRPCIO if it.transport is Transport.GRPCIO else ()
+    return {name: each for name, each in frames.KINDS.items() if name not in skipped}
+
+
+@asynccontextmanager
+async def somebody_else(it: Target) -> AsyncIterator[list[float]]:
+    """A client of good will, whose every health check is answered; how long each took."""
+    took: list[float] = []
+    async with calling(it.grpc, (*VERSION, *bearing(it.token))) as caller:
+        one = pb.InstanceDescription(instance_id=str(new_id()), instance_type=pb.CHROME_BROWSER)
+        assert (await caller.tries.TryAddInstance(one)).value
+
+        async def checking() -> None:
+            while True:
+                begun = monotonic()
+                answer = await caller.tries.TryHealthCheck(pb.InstanceRequest(instance_id=one.instance_id))
+                assert answer.value
+                took.append(monotonic() - begun)
+                await asyncio.sleep(0.01)
+
+        task = asyncio.create_task(checking())
+        try:
+            yield took
+            await asyncio.sleep(0.05)
+            assert not task.done(), task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("side", ["grpc", "http"])
+async def test_bad_connections_hurt_nobody_but_themselves(it: Target, side: str) -> None:
+    kinds = kinds_for(it, side)
+    async with somebody_else(it) as took:
+        files = it.manager.open_files()
+        for name, heard in await visits(it.port(http=side == "http"), kinds, CONNECTIONS, chance(side)):
+            it.judge.answer(name, heard)
+        await it.at_rest(files)
+    assert took
+    assert max(took) < PATIENCE
+    it.check()
+    if LONG:
+        print(f"\n{side}: {CONNECTIONS} connections, {it.judge.size} bytes, peak {it.peak >> 20} MiB", end=" ")
+
+
+HELD = min(CONNECTIONS, 4000)
+FOR = 40.0 if LONG else 1.0  # seconds; the first are enough for a connection of HTTP to be given up
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("side", ["grpc", "http"])
+async def test_connections_that_are_held_open_half_way_hurt_nobody(it: Target, side: str) -> None:
+    random, files = chance("held", side), it.manager.open_files()
+    module = requests if side == "http" else frames
+    async with somebody_else(it) as took, AsyncExitStack() as stack:
+        for number in range(HELD):
+            script = module.cut_off(random) if number % 2 else module.never_read(random)
+            await stack.enter_async_context(held(it.port(http=side == "http"), script))
+        await asyncio.sleep(FOR)
+        peak, still = it.peak, it.manager.open_files() - files
+        if LONG and side == "http":
+            assert still < 100, "whoever says nothing is not waited for"
+    await it.at_rest(files)
+    assert max(took) < PATIENCE
+    it.check()
+    if LONG:
+        print(f"\n{side}: {HELD} held for {FOR} s, of which {still} were left, peak {peak >> 20} MiB", end=" ")
+
+
+@asynccontextmanager
+async def held(port: int, script: list[bytes]) -> AsyncIterator[None]:
+    """A connection that says this and then nothing, and reads nothing."""
+    with socket.socket() as one:
+        one.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", port))
+        with suppress(OSError):
+            one.send(b"".join(script))
+        yield
