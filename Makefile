@@ -6,7 +6,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test check stream faults fuzz drill soak bench bench-full format proto console dictionary lock audit sbom wheel clean
+.PHONY: help setup run test check stream faults fuzz drill previous soak bench bench-full format proto console dictionary lock audit sbom wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,7 @@ check: .venv/.ok ## format, lint, types, layers, contract and schema, all curren
 	$(BIN)/python console/build.py --check
 	$(BIN)/buf lint
 	$(BIN)/python proto/compatible.py
+	$(BIN)/python migrations/lint.py
 	$(BIN)/python migrations/check.py
 	$(BIN)/python deploy/advisories.py
 
@@ -47,6 +48,9 @@ fuzz: .venv/.ok ## a million inputs to all that reads what strangers send, 10,00
 
 drill: .venv/.ok ## lose the database of 100,000 instances, restore it to a change, and serve again: what is lost, and how long it takes
 	IM_DRILL=$${IM_DRILL:-100000} $(BIN)/python -m pytest -q -s tests/test_drill.py
+
+previous: .venv/.ok ## the last release on this schema: its tests, and its manager beside ours; IM_PREVIOUS names another commit
+	$(BIN)/python -m tests.previous
 
 soak: .venv/.ok ## an hour of steady work: what grows, and is the end as fast as the beginning?
 	$(BIN)/python -m bench.soak

@@ -1,7 +1,13 @@
 """The schema's version: what the database has, what this release has, and the way from one to the other."""
 
 import asyncio
+import logging
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
+from random import random
+from time import monotonic
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -11,6 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import manager
 from manager.domain.refusals import Refusal
+from manager.repository.migrating import SERVES, Obstructed, numbers
+
+log = logging.getLogger(__name__)
+
+# Seconds: for how long a migration is tried again, and how long everybody is left alone in between.
+PATIENCE = 120.0
+PAUSE = 2.0
 
 PACKAGE = Path(manager.__file__).parent
 
@@ -25,11 +38,11 @@ def scripts() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "migrations"
 
 
-def config(url: str) -> Config:
-    """Alembic's configuration for a database."""
+def config(url: str, **more: Any) -> Config:
+    """Alembic's configuration for a database; what migrations/env.py is to know goes with it, and comes back."""
     made = Config()
     made.set_main_option("script_location", str(scripts()).replace("%", "%%"))
-    made.attributes["url"] = url
+    made.attributes.update(url=url, **more)
     return made
 
 
@@ -40,14 +53,68 @@ def newest() -> str:
     return head
 
 
-async def upgrade(url: str, to: str = "head") -> None:
-    """Brings the database up to a version. In a thread, since Alembic brings a loop of its own."""
-    await asyncio.to_thread(command.upgrade, config(url), to)
+Told = Callable[[str], None]
 
 
-async def downgrade(url: str, to: str = "base") -> None:
-    """Takes the database down to a version."""
-    await asyncio.to_thread(command.downgrade, config(url), to)
+async def upgrade(
+    url: str,
+    to: str = "head",
+    *,
+    patience: float = PATIENCE,
+    release: str = manager.__version__,
+    told: Told = log.warning,
+) -> str:
+    """Brings the database up to a version, and returns the one that it has then: a later release's stays as it is.
+
+    What was in the way is told, and tried again for `patience` seconds; then Obstructed is raised, and SchemaInUse
+    where living managers could not serve what the schema would be. Each migration is done wholly or not at all, those
+    before it are kept.
+    """
+    return await _patiently(command.upgrade, config(url, release=release), to, patience, told)
+
+
+async def downgrade(
+    url: str,
+    to: str = "base",
+    *,
+    patience: float = PATIENCE,
+    release: str = manager.__version__,
+    told: Told = log.warning,
+) -> str:
+    """Takes the database down to a version, likewise; SchemaMismatch where a later release made what it has."""
+    made = config(url, release=release, down=True)
+    reached = await _patiently(command.downgrade, made, to, patience, told)
+    if made.attributes["ahead"]:
+        raise SchemaMismatch(f"the database's schema is {reached}, of a later release: go down by that one's imctl")
+    return reached
+
+
+async def _patiently(what: Callable[[Config, str], None], made: Config, to: str, patience: float, told: Told) -> str:
+    """In a thread, since Alembic brings a loop of its own."""
+    until = None
+    while True:
+        try:
+            await asyncio.to_thread(what, made, to)
+            return str(made.attributes["reached"] or "base")
+        except Obstructed as error:
+            until = until or monotonic() + patience
+            if monotonic() >= until:
+                raise
+            told(f"{error}; trying again")
+        await asyncio.sleep(PAUSE * (0.5 + random()))  # noqa: S311 - no secret
+
+
+def statements(versions: str = "head") -> str:
+    """The SQL that leads up to a version, or from one to another: `0004:0007`."""
+    made = config("")
+    made.output_buffer = written = StringIO()
+    command.upgrade(made, versions, sql=True)
+    return written.getvalue()
+
+
+def versions() -> list[str]:
+    """All that this release knows, the oldest first."""
+    return [each.revision for each in ScriptDirectory(str(scripts())).walk_revisions()][::-1]
 
 
 async def check(url: str) -> None:
@@ -58,7 +125,6 @@ async def check(url: str) -> None:
 # a downgrade leaves the table, and takes the server's right to look into it
 PRESENT = text("select coalesce(has_table_privilege(cast(to_regclass('alembic_version') as oid), 'select'), false)")
 VERSION = text("select version_num from alembic_version")
-SERVES = text("select serves_from from control")
 
 
 async def require(connection: AsyncConnection, release: str) -> None:
@@ -66,15 +132,10 @@ async def require(connection: AsyncConnection, release: str) -> None:
     version = None
     if (await connection.execute(PRESENT)).scalar_one():
         version = (await connection.execute(VERSION)).scalar()
-    known = [each.revision for each in ScriptDirectory(str(scripts())).walk_revisions()]
-    if version is None or (version in known and version != newest()):
+    if version is None or (version in versions() and version != newest()):
         raise SchemaMismatch(
             f"the database's schema is {version or 'missing'}, and this release needs {newest()}: run `imctl migrate`"
         )
     serves = (await connection.execute(SERVES)).scalar_one()
-    if _numbers(release) < _numbers(serves):
+    if numbers(release) < numbers(serves):
         raise SchemaMismatch(f"the database's schema serves releases from {serves} on, and this is {release}: upgrade")
-
-
-def _numbers(release: str) -> tuple[int, ...]:
-    return tuple(int(each) for each in release.split(".")[:3])

@@ -429,7 +429,7 @@ def _run(script: str) -> None:
     """Each statement by itself; a function's body, between two `$$`, holds semicolons of its own."""
     for statement in re.findall(r"(?:\$\$.*?\$\$|[^;])+", script, re.S):
         if statement.strip():
-            op.get_bind().exec_driver_sql(statement)
+            op.execute(statement)
 
 
 def upgrade() -> None:

@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from manager.repository import concurrently
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -9,8 +11,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.get_bind().exec_driver_sql("create index event_of on event (instance_id, revision, ordinal)")
+    concurrently.create_index("event_of", "event (instance_id, revision, ordinal)")
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql("drop index event_of")
+    op.execute("drop index event_of")

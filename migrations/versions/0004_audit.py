@@ -4,6 +4,8 @@ import re
 
 from alembic import op
 
+from manager.repository import concurrently
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -15,11 +17,14 @@ TABLES = """
 alter table instance add column last_seen timestamptz;
 alter table control add column buried_revision bigint not null default 0;
 update control set buried_revision = compacted_revision;
-create index instance_born on instance (created_at, created_revision);
-create index instance_lived on instance using gist (int8range(created_revision, died_revision))
-    where died_revision is not null;
-create index event_staleness on event (instance_id, revision, ordinal) where type in (6, 7);
 """
+
+INDEXES = {
+    "instance_born": "instance (created_at, created_revision)",
+    "instance_lived": "instance using gist (int8range(created_revision, died_revision))"
+    " where died_revision is not null",
+    "event_staleness": "event (instance_id, revision, ordinal) where type in (6, 7)",
+}
 
 BURY = """
 create or replace function bury_dead(instances integer) returns integer
@@ -772,12 +777,12 @@ def _run(script: str) -> None:
     """Each statement by itself; a function's body, between two `$$`, holds semicolons of its own."""
     for statement in re.findall(r"(?:\$\$.*?\$\$|[^;])+", script, re.S):
         if statement.strip():
-            op.get_bind().exec_driver_sql(statement)
+            op.execute(statement)
 
 
 def _comment(on: str, words: str) -> None:
     quoted = words.replace("'", "''")
-    op.get_bind().exec_driver_sql(f"comment on {on} is '{quoted}'")
+    op.execute(f"comment on {on} is '{quoted}'")
 
 
 def _lines(block: str) -> list[tuple[str, str]]:
@@ -787,7 +792,7 @@ def _lines(block: str) -> list[tuple[str, str]]:
 
 
 def _view(name: str, meaning: str, columns: str, query: str) -> None:
-    op.get_bind().exec_driver_sql(f"create view audit.{name} with (security_barrier) as {query}")
+    op.execute(f"create view audit.{name} with (security_barrier) as {query}")
     _comment(f"view audit.{name}", meaning)
     for column, words in _lines(columns):
         _comment(f"column audit.{name}.{column}", words)
@@ -795,14 +800,14 @@ def _view(name: str, meaning: str, columns: str, query: str) -> None:
 
 def _type(name: str, meaning: str, columns: str) -> None:
     fields = ", ".join(each for each, _ in _lines(columns))
-    op.get_bind().exec_driver_sql(f"create type audit.{name} as ({fields})")
+    op.execute(f"create type audit.{name} as ({fields})")
     _comment(f"type audit.{name}", meaning)
     for column, words in _lines(columns):
         _comment(f"column audit.{name}.{column.partition(' ')[0]}", words)
 
 
 def _function(signature: str, gives: str, meaning: str, query: str) -> None:
-    op.get_bind().exec_driver_sql(
+    op.execute(
         f"create function audit.{signature} returns setof audit.{gives} language sql stable security definer"
         f" set search_path = pg_catalog, public, pg_temp as $$ {query} $$"
     )
@@ -812,6 +817,8 @@ def _function(signature: str, gives: str, meaning: str, query: str) -> None:
 
 
 def upgrade() -> None:
+    for name, on in INDEXES.items():
+        concurrently.create_index(name, on)
     for script in (TABLES, BURY, PAST, NAMED):
         _run(script)
     for view in VIEWS:

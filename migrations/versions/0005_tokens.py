@@ -39,8 +39,8 @@ create table token (
 
 def upgrade() -> None:
     for statement in TABLE:
-        op.get_bind().exec_driver_sql(statement)
+        op.execute(statement)
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql("drop table token")
+    op.execute("drop table token")

@@ -9,8 +9,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.get_bind().exec_driver_sql("alter table control add column restored text")
+    op.execute("alter table control add column restored text")
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql("alter table control drop column restored")
+    op.execute("alter table control drop column restored")

@@ -4,6 +4,8 @@ import re
 
 from alembic import op
 
+from manager.repository import concurrently
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -26,7 +28,7 @@ COLUMNS = {
 LEVELS = ("minutes", "hours")
 
 # Samples arrive in the order of `at`, so that the smallest of all indexes finds the last few minutes.
-SAMPLES = "create index {name}_at on {name} using brin (at) with (pages_per_range = 32, autosummarize = on);"
+SAMPLES = "using brin (at) with (pages_per_range = 32, autosummarize = on)"
 LEVEL = """
 create table {name}_{level} (
     at timestamptz not null, instance_id uuid not null, {gpu} samples bigint not null, last_at timestamptz not null,
@@ -538,12 +540,12 @@ def _run(script: str) -> None:
     """Each statement by itself; a function's body, between two `$$`, holds semicolons of its own."""
     for statement in re.findall(r"(?:\$\$.*?\$\$|[^;])+", script, re.S):
         if statement.strip():
-            op.get_bind().exec_driver_sql(statement)
+            op.execute(statement)
 
 
 def _comment(on: str, words: str) -> None:
     quoted = words.replace("'", "''")
-    op.get_bind().exec_driver_sql(f"comment on {on} is '{quoted}'")
+    op.execute(f"comment on {on} is '{quoted}'")
 
 
 def _lines(block: str) -> list[tuple[str, str]]:
@@ -575,11 +577,12 @@ def _subtree() -> None:
 
 
 def upgrade() -> None:
+    for name in COLUMNS:
+        concurrently.create_partitioned_index(f"{name}_at", name, SAMPLES)
     _run(TABLES)
     for name, columns in COLUMNS.items():
         gpu = "gpu_index smallint not null," if name == "gpu_metrics" else ""
         key = "instance_id, gpu_index, at" if gpu else "instance_id, at"
-        _run(SAMPLES.format(name=name))
         for level in LEVELS:
             _run(LEVEL.format(name=name, level=level, columns=columns, gpu=gpu, key=key))
     _run(ROLLED.format(origin=ORIGIN))

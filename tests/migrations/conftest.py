@@ -1,12 +1,15 @@
 """Databases of their own for migrations, which are nobody's template."""
 
 import os
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Callable
 from itertools import count
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from manager.repository import migrations
 from tests.conftest import PASSWORD, Database, at
 
 numbers = count(1)
@@ -21,3 +24,37 @@ async def empty(cluster: str, template: str) -> AsyncIterator[Database]:
     yield Database(name, at(cluster, database=name, user="im_server", password=PASSWORD), at(cluster, database=name))
     await connection.execute(f'drop database "{name}" with (force)')
     await connection.close()
+
+
+Also = Callable[[str, str], None]
+LATER = Path(__file__).parent / "later"
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The versions of this release, in a folder where others may join them."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrations.scripts(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrations, "scripts", lambda: folder)
+    return folder / "versions"
+
+
+@pytest.fixture
+def also(scripts: Path) -> Also:
+    """Adds a version with this content behind the newest."""
+
+    def add(version: str, content: str) -> None:
+        head = f"from alembic import op\nrevision, down_revision = {version!r}, {migrations.newest()!r}\n"
+        (scripts / f"{version}.py").write_text(head + content)
+
+    return add
+
+
+@pytest.fixture
+def later(scripts: Path) -> str:
+    """Three versions of a later release, that expand, fill and contract; the newest of this one."""
+    newest = migrations.newest()
+    for each in sorted(LATER.glob("later*.py")):
+        content = each.read_text().replace("down_revision: str | None = None", f"down_revision = {newest!r}")
+        (scripts / each.name).write_text(content)
+    return newest
