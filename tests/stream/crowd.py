@@ -6,7 +6,7 @@ import os
 import random
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -18,7 +18,9 @@ from manager.pb import instance_manager_pb2 as pb
 from tests.conftest import Database
 from tests.processes import IMCTL, environment
 from tests.stream.changes import Changes, filters
+from tests.stream.plain import Fact
 from tests.stream.reader import Connected, Ended, Story, Stream, Taken, listening, place_of
+from tests.stream.validators import Case, broken
 from tests.wire.caller import calling
 
 EVERYTHING = [pb.EventType.ValueType(each) for each in range(1, 9)]
@@ -184,6 +186,18 @@ def told(story: Story) -> int:
 def begun(story: Story) -> bool:
     """Whether it ever came through."""
     return any(isinstance(each, Connected) for each in story.entries)
+
+
+def judged(reads: Sequence[Read], history: Sequence[Fact]) -> tuple[int, list[str]]:
+    """How many events were delivered, and the first violations of each story."""
+    events, violations = 0, []
+    for read in reads:
+        if begun(read.story):
+            events += told(read.story)
+            # nobody's clock is to be trusted to the second in such a crowd
+            found = broken(Case(read.story, history, read.upto, bookmark_within=15.0))
+            violations += [f"{promise}: {each[:3]} by {read.story.request}" for promise, each in found.items()]
+    return events, violations
 
 
 class Faults:

@@ -6,7 +6,6 @@ Short in the suite; as long as IM_STREAM_SECONDS says by `make stream`. A failur
 import asyncio
 import os
 import random
-from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -14,9 +13,8 @@ import pytest
 from manager.settings import Settings
 from tests.conftest import Database
 from tests.stream.conftest import managers_of
-from tests.stream.crowd import Crowd, Faults, Read, begun, told
-from tests.stream.plain import Fact, facts
-from tests.stream.validators import Case, broken
+from tests.stream.crowd import Crowd, Faults, judged
+from tests.stream.plain import facts
 
 SECONDS = float(os.environ.get("IM_STREAM_SECONDS", "6"))
 SEED = int(os.environ.get("IM_STREAM_SEED", random.randrange(10**6)))
@@ -69,15 +67,3 @@ async def crowded(crowd: Crowd, faults: Faults) -> None:
         everybody.create_task(faults.go_on(crowd.stopped, every=1.5))
         await asyncio.sleep(SECONDS)
         crowd.stopped.set()
-
-
-def judged(reads: Sequence[Read], history: Sequence[Fact]) -> tuple[int, list[str]]:
-    """How many events were delivered, and the first violations of each story."""
-    events, violations = 0, []
-    for read in reads:
-        if begun(read.story):
-            events += told(read.story)
-            # nobody's clock is to be trusted to the second in such a crowd
-            found = broken(Case(read.story, history, read.upto, bookmark_within=15.0))
-            violations += [f"{promise}: {each[:3]} by {read.story.request}" for promise, each in found.items()]
-    return events, violations
