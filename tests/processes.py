@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -82,10 +82,10 @@ class Running:
 
 
 @asynccontextmanager
-async def started(*arguments: str, **variables: str) -> AsyncIterator[Running]:
+async def started(*arguments: str, program: Sequence[str] = IMCTL, **variables: str) -> AsyncIterator[Running]:
     """`imctl` with these arguments, once its banner is out; it is stopped in the end."""
     process = await asyncio.create_subprocess_exec(
-        *IMCTL, *arguments, env=environment(**variables), stderr=asyncio.subprocess.PIPE
+        *program, *arguments, env=environment(**variables), stderr=asyncio.subprocess.PIPE
     )
     try:
         yield Running(process, await _banner(process))
