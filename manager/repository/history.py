@@ -171,7 +171,7 @@ with recursive down as (
 select w.id, coalesce(v.type, w.type) as type, coalesce(v.hostname, w.hostname) as hostname,
        coalesce(v.labels, w.labels) as labels, coalesce(v.timeout, w.timeout) as timeout, w.digest, w.created_at,
        w.created_revision, coalesce(v.from_revision, w.updated_revision) as updated_revision,
-       null as died_at,
+       cast(null as timestamptz) as died_at,
        (select p.parent_id from parent_link p where p.child_id = w.id and p.revision <= :revision) as parent_id,
        (select jsonb_agg(jsonb_build_object('type', s.type, 'host', s.host, 'port', s.port, 'path', s.path)
                          order by s.ordinal)
@@ -185,6 +185,6 @@ order by down.depth, w.id
 
 async def tree(connection: AsyncConnection, root: InstanceId, revision: int) -> list[Instance]:
     """An instance and its descendants as they were at a revision, by depth and id; none where it did not live then."""
-    found = await connection.execute(TREE, {"root": root, "revision": revision})
-    known = await with_status(connection, {row.id: instance_of(row) for row in found})
+    found = await rows(connection, TREE, {"root": root, "revision": revision})
+    known = await with_status(connection, {row["id"]: instance_of(row) for row in found})
     return list(known.values())

@@ -2,38 +2,42 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.instance import Cause, Death, Instance, InstanceId, InstanceType, Status
-from manager.repository.driver import rows
+from manager.repository.driver import Row, rows
 from manager.repository.state import services_of
 
 Known = dict[InstanceId, Instance]
 
 
-def instance_of(row: Any) -> Instance:
+TYPES = {int(each): each for each in InstanceType}
+
+
+def instance_of(row: Row) -> Instance:
     """An instance from a row of `instance_whole`, with `last_seen` and `stale` where the statement asked for them."""
+    # columns by subscript, types from a table: pages of a thousand are made of these
     death = None
-    if row.died_at is not None:
-        death = Death(row.died_at, row.died_revision, Cause(row.death_cause), row.root_cause)
+    if row["died_at"] is not None:
+        death = Death(row["died_at"], row["died_revision"], Cause(row["death_cause"]), row["root_cause"])
+    services = row["services"]
     return Instance(
-        id=row.id,
-        type=InstanceType(row.type),
-        hostname=row.hostname,
-        timeout=row.timeout,
-        created_at=row.created_at,
-        created_revision=row.created_revision,
-        updated_revision=row.updated_revision,
-        labels=row.labels,
-        parent=row.parent_id,
-        services=() if row.services is None else services_of(row.services),
+        id=row["id"],
+        type=TYPES[row["type"]],
+        hostname=row["hostname"],
+        timeout=row["timeout"],
+        created_at=row["created_at"],
+        created_revision=row["created_revision"],
+        updated_revision=row["updated_revision"],
+        labels=row["labels"],
+        parent=row["parent_id"],
+        services=() if services is None else services_of(services),
         death=death,
-        digest=row.digest,
-        last_seen=getattr(row, "last_seen", None),
-        status=Status.DEAD if death else Status.STALE if getattr(row, "stale", False) else Status.HEALTHY,
+        digest=row["digest"],
+        last_seen=row.get("last_seen"),
+        status=Status.DEAD if death else Status.STALE if row.get("stale") else Status.HEALTHY,
     )
 
 
@@ -48,7 +52,7 @@ async def facts(connection: AsyncConnection, ids: Iterable[InstanceId | None]) -
     wanted = sorted({each for each in ids if each is not None})
     if not wanted:
         return {}
-    return {row.id: instance_of(row) for row in await rows(connection, FACTS, {"ids": wanted})}
+    return {row["id"]: instance_of(row) for row in await rows(connection, FACTS, {"ids": wanted})}
 
 
 STALE = text("select instance_id from heartbeat where instance_id = any(:ids) and told_stale")
@@ -70,4 +74,4 @@ left join lateral (select last_seen, stale from lease where instance_id = u.id o
 
 async def find(connection: AsyncConnection, ids: Sequence[InstanceId]) -> Known:
     """The living among `ids`, with their status and last health check."""
-    return {row.id: instance_of(row) for row in await rows(connection, FIND, {"ids": ids})}
+    return {row["id"]: instance_of(row) for row in await rows(connection, FIND, {"ids": ids})}

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.filter import Filter
 from manager.domain.instance import Instance, InstanceId, Status
+from manager.repository.driver import rows
 from manager.repository.instances import instance_of
 
 CHUNK = 1_001  # a page of 1,000 in one go, and whether there is more
@@ -96,16 +97,16 @@ async def living(
     while True:
         if after is not None:
             criteria["after"] = after
-        rows = (await connection.execute(_page(tuple(criteria)), {**criteria, **bounds})).all()
-        for row in rows:
+        found = await rows(connection, _page(tuple(criteria)), {**criteria, **bounds})
+        for row in found:
             instance = instance_of(row)
             if as_told:
-                yield replace(instance, status=Status.STALE if row.told_stale else Status.HEALTHY)
+                yield replace(instance, status=Status.STALE if row["told_stale"] else Status.HEALTHY)
             elif instance.status is not Status.STALE:
                 yield instance
-        if len(rows) < limit:
+        if len(found) < limit:
             return
-        after = rows[-1].id
+        after = found[-1].id
 
 
 DESCRIBE = text("""
@@ -129,8 +130,7 @@ async def describe(connection: AsyncConnection, instance_id: InstanceId) -> tupl
 
     Empty for an id that never was.
     """
-    rows = (await connection.execute(DESCRIBE, {"id": instance_id})).all()
-    if not rows:
+    found = await rows(connection, DESCRIBE, {"id": instance_id})
+    if not found:
         return [], "", ""
-    chain = [instance_of(row) for row in rows]
-    return chain, rows[0].actor or "", rows[0].note or ""
+    return [instance_of(row) for row in found], found[0].actor or "", found[0].note or ""

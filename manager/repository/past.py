@@ -39,40 +39,77 @@ async def point(connection: AsyncConnection, moment: Moment) -> Point:
     return Point(row.epoch, row.revision)
 
 
-# Ids first, and what they were after: a page looks up nobody who is not on it.
-LIVED = text("""
-with page as materialized (
-    select l.id from lived_at(:revision) l
+# Who they are first, and then all that is to be known of them, kind by kind: one by one, each would be four searches.
+# But for the last word on who was stale, since some fall silent and recover all day. The joins are full, as that of a
+# list is: they are never done row by row then.
+AS_THEY_WERE = """
+with page as materialized ({page}), was as materialized (
+    select v.instance_id, v.from_revision, v.type, v.hostname, v.labels, v.timeout from instance_version v
+    where v.instance_id = any(array(select id from page where updated_revision > :revision))
+      and v.from_revision <= :revision and v.to_revision > :revision
+), linked as materialized (
+    select p.child_id, p.parent_id from parent_link p
+    where p.child_id = any(array(select id from page)) and p.revision <= :revision
+), offered as materialized (
+    select s.instance_id, jsonb_agg(jsonb_build_object('type', s.type, 'host', s.host, 'port', s.port, 'path', s.path)
+                                    order by s.ordinal) as services
+    from service s where s.instance_id = any(array(select id from page)) and s.revision <= :revision
+    group by s.instance_id
+)
+select i.id, coalesce(was.type, i.type) as type, coalesce(was.hostname, i.hostname) as hostname,
+       coalesce(was.labels, i.labels) as labels, coalesce(was.timeout, i.timeout) as timeout, i.digest, i.created_at,
+       i.created_revision, coalesce(was.from_revision, i.updated_revision) as updated_revision, linked.parent_id,
+       offered.services, cast(null as timestamptz) as died_at,
+       coalesce((select e.type = 6 from event e
+                 where e.instance_id = i.id and e.type in (6, 7) and e.revision <= :revision
+                 order by e.revision desc, e.ordinal desc limit 1), false) as stale
+from page i full join was on was.instance_id = i.id full join linked on linked.child_id = i.id
+full join offered on offered.instance_id = i.id
+order by i.id
+"""
+
+# The living and the dead apart, each by the index that finds them.
+LIVED = text(
+    AS_THEY_WERE.format(
+        page="""
+    select l.* from (
+        select * from instance where died_revision is null and created_revision <= :revision
+        union all
+        select * from instance
+        where died_revision is not null and int8range(created_revision, died_revision) @> cast(:revision as bigint)
+    ) l
     where cast(:after as uuid) is null or l.id > :after
     order by l.id limit :limit
+"""
+    )
 )
-select a.*, cast(null as timestamptz) as died_at
-from page cross join lateral (select * from instance_at(page.id, :revision) offset 0) a
-order by a.id
-""")
 
 # What most people look for is looked for here, where a row that does not match costs two look-ups and no more.
-SOUGHT = text("""
-with page as materialized (
-    select l.id from lived_at(:revision) l
-    where (cast(:after as uuid) is null or l.id > :after) and exists (
-        select from instance_at(l.id, :revision) a
-        where (cast(:types as smallint[]) is null or a.type = any(:types))
-          and (cast(:hostnames as text[]) is null or a.hostname = any(:hostnames))
-          and (cast(:labels as jsonb) is null or a.labels @> cast(:labels as jsonb)) offset 0)
-    order by l.id limit :limit
+SOUGHT = text(
+    AS_THEY_WERE.format(
+        page="""
+    select i.* from (
+        select l.id from lived_at(:revision) l
+        where (cast(:after as uuid) is null or l.id > :after) and exists (
+            select from instance_at(l.id, :revision) a
+            where (cast(:types as smallint[]) is null or a.type = any(:types))
+              and (cast(:hostnames as text[]) is null or a.hostname = any(:hostnames))
+              and (cast(:labels as jsonb) is null or a.labels @> cast(:labels as jsonb)) offset 0)
+        order by l.id limit :limit
+    ) f cross join lateral (select * from instance where id = f.id offset 0) i
+"""
+    )
 )
-select a.*, cast(null as timestamptz) as died_at
-from page cross join lateral (select * from instance_at(page.id, :revision) offset 0) a
-order by a.id
-""")
 
-AMONG = text("""
-select a.*, cast(null as timestamptz) as died_at
-from unnest(cast(:ids as uuid[])) u(id)
-cross join lateral (select * from instance_at(u.id, :revision) offset 0) a
-order by a.id
-""")
+AMONG = text(
+    AS_THEY_WERE.format(
+        page="""
+    select i.* from unnest(cast(:ids as uuid[])) u(id)
+    cross join lateral (select * from instance where id = u.id offset 0) i
+    where i.created_revision <= :revision and (i.died_revision is null or i.died_revision > :revision)
+"""
+    )
+)
 
 BELOW = text("""
 with recursive down as (
@@ -136,7 +173,7 @@ async def among(connection: AsyncConnection, ids: Sequence[InstanceId], revision
     if not ids:
         return {}
     found = await rows(connection, AMONG, {"ids": ids, "revision": revision})
-    return {row.id: instance_of(row) for row in found}
+    return {row["id"]: instance_of(row) for row in found}
 
 
 # Whoever began or ended in between, or was told to be different meanwhile. What was changed and changed back is among
