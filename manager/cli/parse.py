@@ -102,7 +102,7 @@ def duration(text: str) -> timedelta:
 
 def moment(text: str) -> datetime:
     """A time in RFC 3339 (UTC where it names no zone), or a duration: so long ago."""
-    with suppress(typer.BadParameter):
+    with suppress(typer.BadParameter, OverflowError):  # the second: from before there were years
         return datetime.now(UTC) - duration(text)
     try:
         told = datetime.fromisoformat(text)

@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Protocol, TypeVar
@@ -210,7 +210,7 @@ V = TypeVar("V")
 
 def several(field: str, given: Iterable[T], decode: Callable[[str, T], V], limit: int = PAGE_LIMIT) -> tuple[V, ...]:
     """Each of a repeated field, named by its place in it; `limit` of them at most."""
-    items = list(given)
+    items = given if isinstance(given, Sequence) else list(given)  # half a million would take their time to be listed
     if len(items) > limit:
         raise InvalidRequest(field, f"must be at most {limit}, and are {len(items)}")
     return tuple(decode(f"{field}[{place}]", each) for place, each in enumerate(items))

@@ -14,7 +14,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from manager.domain.refusals import InvalidRequest
 
 LENGTH_DELIMITED = 2
-LOOKED_AT = 1_000  # fields, for the one that is to blame: whoever sends more of them has everybody wait while we look
+# bytes and fields, for the one that is to blame: whoever sends more of them has everybody wait while we look
+LOOKED_INTO, LOOKED_AT = 64 * 1024, 1_000
 NOT_UTF8 = "must be text in UTF-8"
 
 
@@ -53,8 +54,10 @@ async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 def culprit(message: Descriptor, content: bytes) -> str:
-    """The path of the first text that is not UTF-8, as `services[0].host`; empty where there is none, or it is far from
-    the beginning."""
+    """The path of the first text that is not UTF-8, as `services[0].host`; empty where there is none, or where
+    there is much to look at."""
+    if len(content) > LOOKED_INTO:
+        return ""
     return _culprit(message, content, iter(range(LOOKED_AT)))
 
 

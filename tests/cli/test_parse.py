@@ -68,3 +68,8 @@ def test_several_addresses_stand_between_commas() -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse.addresses(text)
+
+
+def test_a_duration_from_before_there_were_years_is_no_time() -> None:
+    with pytest.raises(typer.BadParameter, match="is no time"):
+        parse.moment("10000000000m")

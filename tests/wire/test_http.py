@@ -259,7 +259,8 @@ async def test_a_request_that_does_not_come_whole_in_time_is_not_waited_for(
 async def test_an_answer_that_nobody_takes_is_not_kept_and_one_that_is_taken_slowly_is(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fleet.register([description(labels={str(n): "x" * 250 for n in range(30)}) for _ in range(300)])
+    for _ in range(4):
+        await fleet.register([description(labels={str(n): "x" * 250 for n in range(30)}) for _ in range(75)])
     host, _, port = fleet.serving.http[0].rpartition(":")
     monkeypatch.setattr(waiting, "GLANCE", 0.1)
     monkeypatch.setattr(waiting, "PATIENCE", 1.0)
