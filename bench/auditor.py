@@ -19,6 +19,7 @@ import asyncpg
 from bench.scene import NAME, machine, prepared, quantile
 from manager.client import Client, new_id
 from manager.embedded import start
+from manager.embedded.niceness import stand_back
 from manager.pb.instance_manager_pb2 import CHROME_BROWSER, InstanceDescription, InstanceRequest
 from manager.server import serve
 from manager.settings import Settings
@@ -67,9 +68,11 @@ async def round_of(client: Client, ids: list[str], seconds: float) -> tuple[floa
     return quantile(checks, 0.99), quantile(adds, 0.99)
 
 
-async def audit(url: str) -> None:
-    """Asks, again and again; what is cut off by the timeout is asked anew."""
+async def audit(url: str, niceness: int) -> None:
+    """Asks, again and again, by a process of that niceness; what is cut off by the timeout is asked anew."""
     connection = await asyncpg.connect(url)
+    if niceness:
+        stand_back(connection.get_server_pid(), niceness)
     try:
         while True:
             with suppress(asyncpg.QueryCanceledError):
@@ -78,7 +81,7 @@ async def audit(url: str) -> None:
         connection.terminate()
 
 
-async def measured(url: str, auditor: str, rounds: int, seconds: float) -> list[tuple[float, float]]:
+async def measured(url: str, auditor: str, rounds: int, seconds: float, niceness: int) -> list[tuple[float, float]]:
     """The ratios of each pair of rounds: of health checks, and of registrations."""
     stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
@@ -93,7 +96,7 @@ async def measured(url: str, auditor: str, rounds: int, seconds: float) -> list[
             await round_of(client, ids, seconds)
             for _ in range(rounds):
                 alone = await round_of(client, ids, seconds)
-                asking = asyncio.create_task(audit(auditor))
+                asking = asyncio.create_task(audit(auditor, niceness))
                 await asyncio.sleep(0.5)
                 beside = await round_of(client, ids, seconds)
                 asking.cancel()
@@ -110,13 +113,14 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--nice", type=int, default=0, help="how far the auditor's process stands back, up to 19")
     chosen = parser.parse_args()
     with start(ephemeral=True) as postgres:
         url = asyncio.run(prepared(postgres))
         asyncio.run(postgres.grant_login("im_auditor"))
         print(machine(postgres))
         auditor = postgres.url("im_auditor", NAME)
-        ratios = asyncio.run(measured(url, auditor, chosen.rounds, chosen.seconds))
+        ratios = asyncio.run(measured(url, auditor, chosen.rounds, chosen.seconds, chosen.nice))
     for name, each in zip(("checks", "registrations"), zip(*ratios, strict=True), strict=True):
         ratio = median(each)
         print(f"audit_{name}_p99_ratio {ratio:.2f} {BAR} {'ok' if ratio <= BAR else 'short'}")

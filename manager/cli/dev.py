@@ -15,7 +15,7 @@ from manager.cli.demo import live
 from manager.cli.say import say
 from manager.cli.serve import STOPS, Bind, HttpPort, Port, banner, fail, run, settings_of, tell
 from manager.client import Access, Client, ManagerError, RefusedError
-from manager.embedded import EmbeddedPostgresError, Postgres, start
+from manager.embedded import EmbeddedPostgresError, Postgres, niceness, start
 from manager.embedded.archive import NAME, Archive
 from manager.repository import migrations
 from manager.server import Serving
@@ -162,9 +162,11 @@ async def _prepare(postgres: Postgres) -> str:
 
 
 async def _revive(postgres: Postgres) -> None:
-    """Starts the server anew whenever it has ended; what was committed is there again."""
+    """Starts the server anew whenever it has ended; what was committed is there again. Auditors stand back."""
     while True:
         await asyncio.sleep(WATCH)
+        for each in niceness.of_role(postgres.process.pid, AUDITOR):
+            niceness.stand_back(each)
         if postgres.process.poll() is not None:
             log.warning("PostgreSQL has ended by itself (%s), and is started anew", postgres.process.returncode)
             postgres.restart()

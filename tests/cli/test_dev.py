@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import asyncpg
 import psutil
 import pytest
 
+from manager.embedded import published
+from manager.embedded.niceness import NICE
 from tests.processes import Running, imctl, started
 
 
@@ -147,3 +152,14 @@ async def test_a_wrong_setting_is_named(dev: Running) -> None:
     ended = await imctl("serve", IM_REAPER_INTERVAL="often")
     assert ended.code == 1
     assert "reaper_interval" in ended.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is known by a title, as on Linux")
+async def test_what_an_auditor_asks_stands_back(folder: str) -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    async with started("dev", "--data-dir", folder, "--port", "0"):
+        connection = await asyncpg.connect(published(Path(folder), "im_auditor"))
+        async with asyncio.timeout(10):
+            while os.getpriority(os.PRIO_PROCESS, connection.get_server_pid()) != max(usual, NICE):
+                await asyncio.sleep(0.05)
+        await connection.close()
