@@ -77,7 +77,7 @@ async def test_bad_connections_hurt_nobody_but_themselves(it: Target, side: str)
 
 
 HELD = min(CONNECTIONS, 4000)
-FOR = 40.0 if LONG else 1.0  # seconds; the first are enough for a connection of HTTP to be given up
+FOR = 30.0 if LONG else 1.0  # seconds; the first are enough for a connection of HTTP to be given up
 
 
 @pytest.mark.timeout(600)

@@ -5,18 +5,21 @@ to twice.
 """
 
 import asyncio
+import sys
+from pathlib import Path
 from statistics import median, quantiles
 
 import pytest
 
-from tests.fuzz.amount import LONG, chance
-from tests.fuzz.strangers import visits
+from tests.fuzz.amount import LONG
 from tests.fuzz.target import Target
 from tests.fuzz.test_connections import kinds_for, somebody_else
 
+ROOT = Path(__file__).parents[2]
 PAIRS = 7 if LONG else 1
 SECONDS = 5.0 if LONG else 0.5
-A_SECOND = 100  # bad connections
+A_SECOND = 20  # bad connections
+STARTS = 1.5  # seconds that the other process takes to begin
 
 
 async def quiet(it: Target) -> None:
@@ -25,17 +28,16 @@ async def quiet(it: Target) -> None:
 
 
 async def attack(it: Target) -> None:
-    """Bad connections to both ports, at a steady pace, so that it is not this machine that is measured."""
-    random, loop = chance("others", asyncio.get_running_loop().time()), asyncio.get_running_loop()
-    end, number = loop.time() + SECONDS, 0
-    async with asyncio.TaskGroup() as group:
-        while loop.time() < end:
-            http = number % 2 == 1
-            kinds = kinds_for(it, "http" if http else "grpc")
-            name = random.choice(list(kinds))
-            group.create_task(visits(it.port(http=http), {name: kinds[name]}, 1, random))
-            number += 1
-            await asyncio.sleep(1 / A_SECOND)
+    """Bad connections to both ports."""
+    ports = (str(it.port(http=each)) for each in (False, True))
+    lasting, pace = str(SECONDS + STARTS), str(A_SECOND)
+    command = (sys.executable, "-m", "tests.fuzz.attack", lasting, pace, *ports, *kinds_for(it, "grpc"))
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    try:
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
 
 
 @pytest.mark.timeout(1200)
