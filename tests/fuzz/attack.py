@@ -1,5 +1,7 @@
-"""`python -m tests.fuzz.attack SECONDS A_SECOND GRPC HTTP KINDS...`: bad connections to both ports at a steady pace, by a
-process of its own, so that it is the manager that is measured beside it and not the one who measures."""
+"""`python -m tests.fuzz.attack SECONDS A_SECOND GRPC HTTP KINDS...`: bad connections to both ports, at a steady pace.
+
+A process of its own, so that it is the manager that is measured beside it, and not the one who measures.
+"""
 
 import asyncio
 import os
