@@ -1,6 +1,7 @@
 """Connections: how they are made, what they may cost, and what their failures mean to a caller."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
@@ -42,6 +43,19 @@ RETRIED = {"40001", "40P01", "55P03", "0A000"}
 # connection did not come yet
 DRIVERS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 BAD_DATA = ("22", "23", "54")
+
+
+# what asyncpg leaves to nobody where a read is given up while it opens the connection by which it would be cancelled
+LEFT = "unexpected connection_lost() call"
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether what nobody has asked for is to be logged."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, ConnectionError) and str(error) == LEFT)
+
+
+logging.getLogger("asyncio").addFilter(_ours)
 
 
 class Connection(asyncpg.Connection):

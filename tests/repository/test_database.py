@@ -93,3 +93,12 @@ async def test_a_statement_ends_soon_after_the_process_that_asked_for_it(databas
         while await database.value(counted, pid):
             await asyncio.sleep(0.05)
     await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_what_asyncpg_leaves_to_nobody_is_not_logged_and_all_else_is(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    for text in ("unexpected connection_lost() call", "another"):
+        told = {"message": "Future exception was never retrieved", "exception": ConnectionError(text)}
+        loop.default_exception_handler(told)
+    assert "another" in caplog.text
+    assert "unexpected" not in caplog.text
