@@ -9,7 +9,12 @@ from grpc import aio
 
 # what gRPC says, with a traceback and the client's own bytes, of metadata or a path that is no UTF-8, and of a client
 # that is gone: it goes on, and these are no faults of ours
-OF_CLIENTS = ("Invalid encoding on", "Unexpected [UnicodeDecodeError]", "Failed sending error status")
+OF_CLIENTS = (
+    "Invalid encoding on",
+    "Unexpected [UnicodeDecodeError]",
+    "Failed sending error status",
+    "ExecuteBatchError raised in core",
+)
 
 
 def _ours(record: logging.LogRecord) -> bool:

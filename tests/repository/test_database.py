@@ -97,8 +97,8 @@ async def test_a_statement_ends_soon_after_the_process_that_asked_for_it(databas
 
 async def test_what_asyncpg_leaves_to_nobody_is_not_logged_and_all_else_is(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
-    for text in ("unexpected connection_lost() call", "another"):
-        told = {"message": "Future exception was never retrieved", "exception": ConnectionError(text)}
+    for said in ("unexpected connection_lost() call", "another"):
+        told = {"message": "Future exception was never retrieved", "exception": ConnectionError(said)}
         loop.default_exception_handler(told)
     assert "another" in caplog.text
     assert "unexpected" not in caplog.text
