@@ -4,9 +4,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV := .tools/bin/uv
 BIN := .venv/bin
+DEBIAN := /usr/lib/postgresql/15/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test check stream faults fuzz drill previous soak bench bench-full format proto console dictionary lock audit sbom wheel clean
+# $(1): programs; $(2): Debian's packages that have them
+installed = for each in $(1); do PATH="$$PATH:/usr/sbin" command -v "$$each" >/dev/null \
+  || { echo "$$each is missing: apt-get install $(2)"; exit 1; }; done
+
+.PHONY: help setup run test check stream faults fuzz drill previous recipes patroni soak bench bench-full format proto console dictionary lock audit sbom wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -51,6 +56,14 @@ drill: .venv/.ok ## lose the database of 100,000 instances, restore it to a chan
 
 previous: .venv/.ok ## the last release on this schema: its tests, and its manager beside ours; IM_PREVIOUS names another commit
 	$(BIN)/python -m tests.previous
+
+recipes: .venv/.ok ## lose a database that pgBackRest or Barman keeps, restore it by the commands of docs/operations.md
+	@$(call installed,pgbackrest barman $(DEBIAN)/postgres,pgbackrest barman postgresql-15)
+	IM_RECIPES=1 $(BIN)/python -m pytest -q tests/recipes/test_pgbackrest.py tests/recipes/test_barman.py
+
+patroni: .venv/.ok ## kill the primary of a Patroni cluster under load, switch it over, bring it back
+	@$(call installed,patroni etcd haproxy $(DEBIAN)/postgres,patroni etcd-server haproxy postgresql-15)
+	IM_PATRONI=1 $(BIN)/python -m pytest -q tests/recipes/test_patroni.py
 
 soak: .venv/.ok ## an hour of steady work: what grows, and is the end as fast as the beginning?
 	$(BIN)/python -m bench.soak

@@ -1,8 +1,10 @@
 """What a drill does with a fleet: fills it, asks for everybody, and looks whether the record is sound."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from time import perf_counter
 
 import asyncpg
 
@@ -15,6 +17,7 @@ from tests.conftest import serving
 
 NAME = "instance_manager"
 BATCH = 5_000
+PACE = 0.02
 
 
 async def served_url(postgres: Postgres) -> str:
@@ -25,7 +28,13 @@ async def served_url(postgres: Postgres) -> str:
 @asynccontextmanager
 async def manager(postgres: Postgres) -> AsyncIterator[Client]:
     """A manager on it, with a reaper, and a client."""
-    url = await served_url(postgres)
+    async with managing(await served_url(postgres)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def managing(url: str) -> AsyncIterator[Client]:
+    """The same on a database, by its address of the server's role."""
     settings = Settings(
         database_url=url, bind=("127.0.0.1",), port=0, timeout=timedelta(seconds=60), check_load=1_000_000
     )
@@ -66,6 +75,27 @@ async def checked(client: Client, ids: list[str]) -> tuple[int, int]:
             lost += each.failure.reason == "EPOCH_CHANGED"
     assert kept + lost == len(ids), "somebody was told to terminate"
     return kept, lost
+
+
+@asynccontextmanager
+async def registering(client: Client) -> AsyncIterator[list[tuple[float, str]]]:
+    """Somebody registers all along: when each was acknowledged, and its id."""
+    told: list[tuple[float, str]] = []
+
+    async def register() -> None:
+        while True:
+            one = str(new_id())
+            answer = await client.try_.TryAddInstance(pb.InstanceDescription(instance_id=one, instance_type=pb.VLLM))
+            if answer.value:
+                told.append((perf_counter(), one))
+            await asyncio.sleep(PACE)
+
+    task = asyncio.create_task(register())
+    try:
+        yield told
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def sound(url: str) -> None:

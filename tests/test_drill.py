@@ -9,7 +9,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from manager.client import Client, new_id
 from manager.client.errors import PreconditionError
 from manager.embedded import Postgres, start
 from manager.embedded.archive import NAME as WAL
@@ -27,7 +25,7 @@ from manager.embedded.archive import Archive
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb.fleet_pb2 import AddInstancesRequest
 from manager.repository import migrations
-from tests.drilling import NAME, add, checked, count, manager, sound, value
+from tests.drilling import NAME, add, checked, count, manager, registering, sound, value
 from tests.processes import IMCTL, environment
 
 SIZE = int(os.environ.get("IM_DRILL", "300"))
@@ -35,7 +33,6 @@ LARGE = SIZE > 10_000
 # what `imctl dev` has, where it is to be measured
 WITHIN = timedelta(seconds=60 if LARGE else 3)
 SLACK = 5.0  # seconds that a segment may take into the archive
-PACE = 0.02
 
 
 @dataclass
@@ -151,27 +148,6 @@ async def test_a_lost_database_comes_back_to_a_change_and_nobody_dies_of_it(plac
     )
     if LARGE:
         assert serving_after < 60
-
-
-@asynccontextmanager
-async def registering(client: Client) -> AsyncIterator[list[tuple[float, str]]]:
-    """Somebody registers all along: when each was acknowledged, and its id."""
-    told: list[tuple[float, str]] = []
-
-    async def register() -> None:
-        while True:
-            one = str(new_id())
-            answer = await client.try_.TryAddInstance(pb.InstanceDescription(instance_id=one, instance_type=pb.VLLM))
-            if answer.value:
-                told.append((perf_counter(), one))
-            await asyncio.sleep(PACE)
-
-    task = asyncio.create_task(register())
-    try:
-        yield told
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 @pytest.mark.timeout(600)

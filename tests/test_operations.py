@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,11 +18,10 @@ from manager.pb import instance_manager_pb2 as pb
 from manager.pb.fleet_pb2 import AddInstancesRequest
 from manager.repository import migrations
 from manager.settings import Settings
+from tests.commands import script
 from tests.conftest import at, serving
 from tests.drilling import NAME, add, checked, count, manager, served_url, sound, value
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
-COMMANDS = dict(re.findall(r"<!-- run: (\w+) -->\n\n((?:    .*\n|\n(?=    ))+)", PAGE.read_text()))
 SIZE = 300
 
 
@@ -55,12 +53,11 @@ class Place:
             "DATABASE_SUPERUSER_URL": self.url(NAME),
             "RESTORED_URL": self.url("restored"),
         }
-        script = re.sub(r"^    ", "", COMMANDS[name], flags=re.M)
         process = await asyncio.create_subprocess_exec(
-            *("bash", "-ec", script), env={**os.environ, **variables, **more}, stdout=-1, stderr=-1
+            *("bash", "-ec", script(name)), env={**os.environ, **variables, **more}, stdout=-1, stderr=-1
         )
         out, err = await asyncio.wait_for(process.communicate(), 600)
-        assert process.returncode == 0, f"{script}: {out.decode()} {err.decode()}"
+        assert process.returncode == 0, f"{name}: {out.decode()} {err.decode()}"
 
     def given_back(self) -> None:
         """What was copied as another account is PostgreSQL's."""

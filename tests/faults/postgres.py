@@ -26,12 +26,16 @@ from tests.faults.server import NAME, Server, free_port, place, served
 
 @asynccontextmanager
 async def started(
-    *, settings: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None, initdb: Sequence[str] = ()
+    *,
+    settings: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    initdb: Sequence[str] = (),
+    bin_dir: Path | None = None,
 ) -> AsyncIterator[Server]:
     """An empty server with PostgreSQL's own, durable settings except for those given; gone when left."""
     account = Account.for_data(None)
     with place(account) as folder:
-        found = binaries.reachable(binaries.find(_chosen()), account, folder / "binaries")
+        found = binaries.reachable(binaries.find(bin_dir or _chosen()), account, folder / "binaries")
         server = Server(account, found, folder, free_port(), dict(settings or {}), dict(env or {}))
         await _initialize(server, initdb)
         async with served(server):

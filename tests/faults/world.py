@@ -297,12 +297,27 @@ async def world_of(
         managers = []
         for link, each in zip(links, through, strict=True):
             managers.append(Manager(link.instead(database.url), each))
+        yield await stack.enter_async_context(inhabited(folder, seed, server, managers, links=links, ground=ground))
+
+
+@asynccontextmanager
+async def inhabited(
+    folder: Path,
+    seed: int,
+    server: Server,
+    managers: list[Manager],
+    *,
+    links: Sequence[Proxy] = (),
+    ground: Ground | None = None,
+) -> AsyncIterator[World]:
+    """The same on a server that is there, whose database is `migrated`; the managers are started, and ended with it."""
+    async with AsyncExitStack() as stack:
         stack.push_async_callback(ended, managers)
         addresses = await asyncio.gather(*(each.start() for each in managers))
         doors = [await stack.enter_async_context(proxied(each, seed=seed)) for each in addresses]
         recorder = Recorder(Ledger(folder / f"ledger-{seed}"))
         stack.callback(recorder.ledger.close)
-        world = World(server, database, managers, links, doors, recorder, seed, ground=ground)
+        world = World(server, server.database, managers, list(links), doors, recorder, seed, ground=ground or Ground())
         stack.push_async_callback(world.kept.aclose)
         await peopled(world, stack)
         yield world
