@@ -28,8 +28,9 @@ def archive(folder: Path) -> Archive:
 
 async def switched(postgres: Postgres, ask: Ask, archive: Archive) -> str:
     """The name of a segment that was just finished, once it is archived."""
-    await ask(postgres.url(), "select pg_logical_emit_message(false, 'test', 'something to archive')")
-    name = str(await ask(postgres.url(), "select pg_walfile_name(pg_switch_wal())"))
+    written = "pg_logical_emit_message(false, 'test', 'something to archive')"
+    name = str(await ask(postgres.url(), f"select pg_walfile_name({written})"))
+    await ask(postgres.url(), "select pg_switch_wal()")  # does nothing where archive_timeout was first
     async with asyncio.timeout(60):
         while not (archive.folder / f"{name}.gz").exists():
             await asyncio.sleep(0.05)
