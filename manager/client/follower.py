@@ -22,6 +22,7 @@ from manager.pb.instance_manager_pb2 import BOOKMARK, SYNCED, SubscribeRequest
 
 SILENCE = 15.0
 RETRY_BASE = 0.25
+AT_ONCE = 3  # tries in a row: one fault breaks the connections to several managers, the stream on each in turn
 RETRY_CAP = 5.0
 # the token is no good, whatever the reason: go on from an initial state
 PLACE_LOST = (HistoryTooOldError, EpochChangedError, InvalidRequestError)
@@ -35,7 +36,8 @@ def resume_delay(failures: int, draw: float, asked: float | None = None) -> floa
 
     Never sooner than the manager `asked` for.
     """
-    return max(min(RETRY_BASE * 2.0 ** min(failures - 1, 10), RETRY_CAP) * draw, asked or 0.0)
+    bound = RETRY_BASE * 2.0 ** min(max(failures - AT_ONCE, 0), 10)
+    return max(min(bound, RETRY_CAP) * draw, asked or 0.0)
 
 
 class BrokenError(Exception):

@@ -551,7 +551,14 @@ async def silence(database: Database, instance_id: str, seconds: int = 35) -> No
 
 @pytest.mark.parametrize(
     ("failures", "draw", "asked", "delay"),
-    [(1, 1.0, None, 0.25), (1, 0.0, None, 0.0), (3, 1.0, None, 1.0), (99, 0.5, None, 2.5), (1, 0.5, 3.0, 3.0)],
+    [
+        (1, 1.0, None, 0.25),
+        (1, 0.0, None, 0.0),
+        (3, 1.0, None, 0.25),
+        (5, 1.0, None, 1.0),
+        (99, 0.5, None, 2.5),
+        (1, 0.5, 3.0, 3.0),
+    ],
 )
 def test_the_pace_of_resuming(failures: int, draw: float, asked: float | None, delay: float) -> None:
     assert resume_delay(failures, draw, asked) == delay
