@@ -128,6 +128,12 @@ class Member:
         if (pid := self.postgres) is not None:
             await trees.kill(pid)
 
+    @property
+    def receiver(self) -> psutil.Process | None:
+        """What takes the log from the primary, where this one is a standby."""
+        processes = psutil.Process(self.postgres).children() if self.postgres else []
+        return next((each for each in processes if "walreceiver" in " ".join(each.cmdline())), None)
+
     async def value(self, statement: str, *arguments: object, database: str = "postgres") -> Any:
         """The one value of a statement, asked of this very host."""
         connection = await asyncpg.connect(self.url(database), timeout=PATIENCE)
@@ -154,7 +160,10 @@ class Told:
 
 @dataclass
 class Cluster:
-    """All of it. `database`: the primary, by HAProxy; `ca`: whom its certificates are by."""
+    """All of it. `database`: the primary, by HAProxy; `ca`: whom its certificates are by.
+
+    `synchronous`: whether commits wait for a standby, as they do in deploy/patroni.
+    """
 
     folder: Path
     etcd: Program
@@ -162,6 +171,7 @@ class Cluster:
     members: list[Member]
     database: Server
     standbys: int
+    synchronous: bool = True
 
     @property
     def ca(self) -> Path:
@@ -212,13 +222,14 @@ class Cluster:
         return monotonic() - begun
 
     async def settled(self, size: int = 3) -> float:
-        """How long it takes until so many members are there, one of them synchronous, and none is behind."""
+        """How long it takes until so many members are there, one of them synchronous if any is, and none is behind."""
 
         def well(told: list[Told]) -> bool:
             roles = [each.role for each in told]
             there = [each for each in told if each.role == "leader" or each.follows]
             one = len({each.timeline for each in there}) == 1
-            return len(there) == size and one and roles.count("leader") == roles.count("sync_standby") == 1
+            right = (roles.count("leader"), roles.count("sync_standby")) == (1, int(self.synchronous))
+            return len(there) == size and one and right
 
         return await self.until(well)
 
@@ -254,18 +265,21 @@ def _asked(url: str) -> Any:
 
 
 @asynccontextmanager
-async def started() -> AsyncIterator[Cluster]:
+async def started(*, synchronous: bool = True) -> AsyncIterator[Cluster]:
     """A cluster whose three members are well; nothing of it stays."""
     account = Account.for_data(None)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(place(account))
         await _certified(folder, account)
+        if not synchronous:
+            file = folder / "config.yml"
+            file.write_text(file.read_text().replace("synchronous_mode: true", "synchronous_mode: false"))
         etcd = _etcd(account, folder)
         members = [_member(account, folder, f"db{number}", etcd) for number in (1, 2, 3)]
         haproxy = _haproxy(account, folder, members)
         primary, standbys = (int(haproxy.variables[each].rpartition(":")[2]) for each in ("PRIMARY", "STANDBYS"))
         database = Server(account, BINARIES, folder, primary)
-        cluster = Cluster(folder, etcd, haproxy, members, database, standbys)
+        cluster = Cluster(folder, etcd, haproxy, members, database, standbys, synchronous)
         for each in (etcd, haproxy):
             each.start()
             stack.push_async_callback(each.end)
