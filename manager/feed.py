@@ -8,9 +8,9 @@ anything, and none is ever dropped for the length of a change.
 import asyncio
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from time import monotonic
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from time import monotonic, thread_time
 
 from manager.domain.event import Told
 from manager.domain.filter import ResumeToken
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 PAGE = 1_000
 PAGE_BEHIND = 500
 PAGES = 20
+FEW, MANY = 50, 500
 POLL = 1.0
 POLL_UNHEARD = 0.075
 FRESH_FOR = 4.0
@@ -40,7 +41,7 @@ class Feed:
         self._keys: list[Key] = []
         self._bytes = 0
         self._start: Key | None = None  # the ring holds everything after it
-        self._behind = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._pages: dict[tuple[Key, int], Sequence[Told]] = {}
         self._rung = asyncio.Event()
         self._moved = asyncio.Event()
@@ -89,22 +90,39 @@ class Feed:
             return None
         return self._ring[bisect_right(self._keys, key) :]
 
-    async def behind(self, key: Key, nonce: int) -> Sequence[Told]:
-        """The events after a place, from the table. One reads at a time, and those at the same place read together.
+    def turn(self, key: Key) -> AbstractAsyncContextManager[None]:
+        """While in here, whoever has more than a few events after that place has the loop to himself.
 
-        So a long change, which all are behind at once, is read from the table once and not once for each, and
-        nobody who is far behind takes the connections from those who only ask. Raises EpochChanged, HistoryGone.
+        However many are behind, their pages are gone through one by one: a health check waits for one of them, and not
+        for one of each. After a page of many the loop is left for as long as that took to everything else.
         """
-        async with self._behind:
-            events = self._pages.get((key, nonce))
-            if events is None:
-                async with self._readers.use() as connection:
-                    page = await history.read(connection, key, PAGE_BEHIND, nonce=nonce)
-                events = page.events
-                if page.more:  # the last page is not whole yet
-                    self._pages[key, nonce] = events
-                if len(self._pages) > PAGES:
-                    del self._pages[next(iter(self._pages))]
+        left = len(self._keys) - bisect_right(self._keys, key)
+        far = self._start is None or key < self._start or left > MANY
+        return self._in_turn(far) if far or left > FEW else nullcontext()
+
+    @asynccontextmanager
+    async def _in_turn(self, far: bool) -> AsyncIterator[None]:
+        async with self._turn:
+            begun = thread_time()
+            yield
+            await asyncio.sleep(thread_time() - begun if far else 0)
+
+    async def behind(self, key: Key, nonce: int) -> Sequence[Told]:
+        """The events after a place, from the table; to be asked in one's turn.
+
+        Those at the same place share what was read. So a long change, which all are behind at once, is read from the
+        table once and not once for each, and nobody who is far behind takes the connections from those who only ask.
+        Raises EpochChanged, HistoryGone.
+        """
+        events = self._pages.get((key, nonce))
+        if events is None:
+            async with self._readers.use() as connection:
+                page = await history.read(connection, key, PAGE_BEHIND, nonce=nonce)
+            events = page.events
+            if page.more:  # the last page is not whole yet
+                self._pages[key, nonce] = events
+            if len(self._pages) > PAGES:
+                del self._pages[next(iter(self._pages))]
         return events
 
     async def moved(self, timeout: float) -> None:

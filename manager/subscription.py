@@ -1,6 +1,5 @@
 """A subscription: a place in the history that moves on, seen through a lens."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -43,6 +42,8 @@ class Subscription:
         # in the middle of an event: it is seen once more, and its first parts are left out
         self._skip = place.part
         self._key: Key = (place.revision, place.ordinal - 1 if place.part else place.ordinal)
+        self._held: Update | None = None  # what may be the last of its revision
+        self._whole = True  # whether a revision ends with the place
         self.place = place
 
     async def pages(self, *, bookmarks: bool) -> AsyncIterator[list[Update]]:
@@ -51,45 +52,47 @@ class Subscription:
 
         Raises EpochChanged, HistoryGone or Unavailable where it cannot go on.
         """
-        held: Update | None = None
-        whole = True
         if bookmarks:
-            whole = await self._begins_whole()
-            yield [Update(self.place, last=whole)]
+            self._whole = await self._begins_whole()
+            yield [Update(self.place, last=self._whole)]
         due = monotonic() + BOOKMARK_EVERY
         while True:
-            if bookmarks and whole and monotonic() >= due and self._feed.fresh:
+            if bookmarks and self._whole and monotonic() >= due and self._feed.fresh:
                 due = monotonic() + BOOKMARK_EVERY
                 yield [Update(self.place, last=True)]
-            shown: list[Update] = []
-            for told in await self._next():
-                for update in await self._see(told):
-                    if held:
-                        shown.append(held)
-                    held = update
-                self._key, self.place, whole = told.key, told.place(), told.last
-                if told.last and held:
-                    shown.append(replace(held, last=True))
-                    held = None
+            async with self._feed.turn(self._key):
+                events = await self._next()
+                shown = [update for told in events for update in await self._pass(told)]
             if shown:
                 yield shown
+            if not events:
+                await self._feed.moved(PATIENCE)
 
     async def _begins_whole(self) -> bool:
         async with self._readers.use() as connection:
             return await history.is_whole(connection, self.place)
 
     async def _next(self) -> Sequence[Told]:
-        """The next events, at most a page of them; none when nothing came for a while."""
+        """The next events, at most a page of them."""
         while self._feed.begun != self._begun:
             await self._judge()
         told = self._feed.since(self._key)
         if told is None:
             told = await self._feed.behind(self._key, self.place.nonce)
-        if told:
-            await asyncio.sleep(0)  # a reader who is far behind, or is shown nothing of it, is not alone
-        else:
-            await self._feed.moved(PATIENCE)
         return told[:PAGE]
+
+    async def _pass(self, told: Told) -> list[Update]:
+        """Goes on to the place after an event; what is known to be shown by then."""
+        shown: list[Update] = []
+        for update in await self._see(told):
+            if self._held:
+                shown.append(self._held)
+            self._held = update
+        self._key, self.place, self._whole = told.key, told.place(), told.last
+        if told.last and self._held:
+            shown.append(replace(self._held, last=True))
+            self._held = None
+        return shown
 
     async def _judge(self) -> None:
         begun = self._feed.begun
