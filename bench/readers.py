@@ -69,9 +69,10 @@ class Reader:
 
 
 def asked(number: int, hosts: int) -> pb.SubscribeRequest:
-    """What a subscriber asks for."""
+    """What a subscriber asks for; who sees little goes on from a bookmark, as the protocol advises."""
     names = [f"host-{number % hosts}"] if hosts else []
-    return pb.SubscribeRequest(event_types=[pb.ADDED, pb.REMOVED, pb.UPDATED], hostnames=names)
+    kinds = [pb.ADDED, pb.REMOVED, pb.UPDATED]
+    return pb.SubscribeRequest(event_types=kinds, hostnames=names, send_bookmarks=bool(hosts))
 
 
 async def main(address: str, count: int, hosts: int = 0) -> None:
