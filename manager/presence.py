@@ -6,15 +6,15 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 from uuid import uuid5
 
 from manager.checks import Checks
 from manager.domain.actor import Actor
-from manager.domain.calls import Kill, Outcome, Registration
+from manager.domain.calls import Kill, Registration
 from manager.domain.instance import WORKER_LABEL, Cause, InstanceId, InstanceType
-from manager.domain.refusals import Refusal
 from manager.ids import new_id as new_id
-from manager.repository.database import Readers
+from manager.repository.database import Readers, why
 from manager.repository.listing import describe
 from manager.turns import Turns
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 RETRY = 1.0
 EXPIRED = ""
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ class Presence:
         await self._register()
         while True:
             await self._until_refused()
-            killer = await self._killer()
+            killer = await _insist(self._killer)
             if killer is not None:
                 return killer
             log.warning("this manager had expired as %s, and registers anew", self.id)
@@ -65,8 +67,8 @@ class Presence:
         try:
             async with asyncio.timeout(RETRY * 2):
                 await self.turns.submit(Kill(self._leaving(), "stopped", actor=Actor.manager(self.id)))
-        except (Refusal, TimeoutError) as error:
-            log.warning("could not take itself out of the fleet: %s", error)
+        except Exception as error:
+            log.warning("could not take itself out of the fleet: %s", why(error))
 
     def _leaving(self) -> InstanceId:
         # the first worker that has stopped takes all out: the others are on their way
@@ -128,11 +130,11 @@ class Presence:
         return f"{actor} ({note})" if note else actor
 
 
-async def _insist(call: Callable[[], Awaitable[Outcome]]) -> Outcome:
-    """The answer, however long the database is away."""
+async def _insist(call: Callable[[], Awaitable[T]]) -> T:
+    """The answer, however long the database is away, or amiss: others are served by what still works."""
     while True:
         try:
             return await call()
-        except Refusal as refusal:
-            log.warning("this manager's own call was not taken: %s", refusal)
+        except Exception as error:
+            log.warning("this manager's own call was not answered: %s", why(error))
         await asyncio.sleep(RETRY)

@@ -75,6 +75,22 @@ async def test_a_manager_unknown_to_a_restored_database_registers_anew(fleet: Fl
         assert not task.done()
 
 
+@pytest.mark.parametrize("table", ["heartbeat", "instance"])
+async def test_a_fault_of_the_database_ends_no_manager(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture, table: str
+) -> None:
+    """One that is served still is worth more than none; and that its own calls fail is in the log."""
+    async with keeping(fleet) as (presence, task):
+        await fleet.sql.execute(f"alter table {table} rename to elsewhere")
+        async with asyncio.timeout(5):
+            while "own call was not answered" not in caplog.text and not task.done():
+                await asyncio.sleep(0.005)
+        await fleet.sql.execute(f"alter table elsewhere rename to {table}")
+        await fleet.do(Kill(presence.id, "drain this host", Actor("alice")))
+        async with asyncio.timeout(5):
+            assert await task == "alice (drain this host)"
+
+
 async def test_a_manager_that_leaves_is_gone_at_once(fleet: Fleet) -> None:
     async with keeping(fleet) as (presence, _):
         await presence.leave()
