@@ -98,10 +98,11 @@ class Feed:
         """
         left = len(self._keys) - bisect_right(self._keys, key)
         far = self._start is None or key < self._start or left > MANY
-        return self._in_turn(far) if far or left > FEW else nullcontext()
+        return self.in_turn(far=far) if far or left > FEW else nullcontext()
 
     @asynccontextmanager
-    async def _in_turn(self, far: bool) -> AsyncIterator[None]:
+    async def in_turn(self, *, far: bool = True) -> AsyncIterator[None]:
+        """The same for a page of whatever else; `far`: it is one of many."""
         async with self._turn:
             begun = thread_time()
             yield

@@ -81,9 +81,12 @@ class Subscribing:
         subscription = Subscription(self._streams.feed, self._streams.readers, wanted, lens, place)
         await subscription.enter()
         if snapshot:
-            shown = [each for each in snapshot.instances if lens.shows(each)]
-            for start in range(0, len(shown), PAGE):
-                yield [Piece(_initial(each, snapshot), None, ends=False) for each in shown[start : start + PAGE]]
+            for start in range(0, len(snapshot.instances), PAGE):
+                async with self._streams.feed.in_turn():
+                    some = snapshot.instances[start : start + PAGE]
+                    pieces = [Piece(_initial(each, snapshot), None, ends=False) for each in some if lens.shows(each)]
+                if pieces:
+                    yield pieces
             yield [Piece(encode.synced(place), place, ends=True)]
         async for page in subscription.pages(bookmarks=request.send_bookmarks):
             yield [Piece(encode.update(each), each.place, each.last or each.sight is None) for each in page]
