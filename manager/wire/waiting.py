@@ -12,18 +12,35 @@ TAKEN = 16 * 1024  # bytes of an answer that are taken from one look to the next
 
 
 class Waiting(H11Protocol):
-    """Closed by us where a request does not come whole in time, or where its client takes nothing of the answer."""
+    """Closed by us where a request does not come whole in time, or where its client takes nothing of the answer.
+
+    Whoever asks anew before he is answered has that one answer and no other: a packet of such requests would keep a
+    connection, and us, busy for as long as it takes to answer all of them, whether or not anybody listens.
+    """
 
     def connection_made(self, transport: Any) -> None:
         """As asyncio calls it."""
         super().connection_made(transport)
-        self._waited, self._left = 0.0, 0
+        self._since, self._left = self.loop.time(), 0
         self._timer = self.loop.call_later(GLANCE, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio calls it."""
         self._timer.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncio calls it."""
+        super().data_received(data)
+        # only before the answer: once some of it is sent, its client may have all of it, and rightly ask for the next
+        more = self.conn.their_state is h11.DONE and self.conn.trailing_data[0]
+        if more and self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def on_response_complete(self) -> None:
+        """As uvicorn calls it: the time of the next request begins."""
+        self._since = self.loop.time()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """As uvicorn calls it, of what is no HTTP; also where it has begun to answer what came right before."""
@@ -36,8 +53,11 @@ class Waiting(H11Protocol):
             self.transport.abort()
 
     def _look(self) -> None:
-        self._waited = self._waited + GLANCE if self._waits() else 0.0
-        if self._waited >= (UNTAKEN if self.flow.write_paused else PATIENCE):
+        # by the clock: where thousands are looked at, the looks are late, and are too few to count
+        now = self.loop.time()
+        if not self._waits():
+            self._since = now
+        if now - self._since >= (UNTAKEN if self.flow.write_paused else PATIENCE):
             self.transport.abort()
         else:
             self._timer = self.loop.call_later(GLANCE, self._look)

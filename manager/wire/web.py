@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn on sockets of ours, in the loop and under the signals of the server that it is part of."""
 
+import asyncio
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -13,16 +14,31 @@ from manager.wire.tls import Tls
 from manager.wire.waiting import Waiting
 
 BACKLOG = 512
+KEPT = 256 * 1024  # bytes of an answer that the system keeps until they are taken; left to itself it keeps megabytes
+HANDSHAKE = 10.0  # seconds that a client has for TLS's, as on the gRPC port
 OPTION = "--http-port"
 
 
 class Embedded(uvicorn.Server):
-    """Leaves signals to whoever runs it."""
+    """Leaves signals to whoever runs it, and waits no minute for a handshake."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """None are."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's own, on the sockets that it is given."""
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        within = HANDSHAKE if tls else None
+        self.servers = [
+            await loop.create_server(self._met, sock=each, ssl=tls, ssl_handshake_timeout=within, backlog=BACKLOG)
+            for each in sockets or ()
+        ]
+        self.started = True
+
+    def _met(self) -> Waiting:
+        return Waiting(self.config, self.server_state, {})
 
 
 class Web:
@@ -60,6 +76,7 @@ class Web:
         one = socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET)
         self._sockets.append(one)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KEPT)  # its connections have the same
         if one.family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != EVERY))
         try:

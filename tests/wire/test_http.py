@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import socket
+import time
 from contextlib import suppress
 
 import pytest
@@ -19,6 +20,7 @@ from manager.wire import waiting
 from manager.wire.connect import CODES
 from manager.wire.http import HTTP_STATUS
 from manager.wire.status import STATUS_OF
+from manager.wire.web import KEPT
 from tests.conftest import serving
 from tests.wire.asker import VERSION, ask, call
 from tests.wire.caller import METHODS, UNARY, path
@@ -235,8 +237,8 @@ async def test_headers_that_are_no_text_are_refused_in_our_own_words(
     assert "Traceback" not in caplog.text
 
 
-AT = "POST /instance_manager.GetService/GetAllInstances HTTP/1.1"
-CUT = f"{AT}\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+LIST = "/instance_manager.GetService/GetAllInstances"
+CUT = f"POST {LIST} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
 
 
 @pytest.mark.parametrize(
@@ -256,6 +258,35 @@ async def test_a_request_that_does_not_come_whole_in_time_is_not_waited_for(
     writer.close()
 
 
+async def test_a_client_that_asks_now_and_again_keeps_its_connection(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "GLANCE", 0.05)
+    monkeypatch.setattr(waiting, "PATIENCE", 0.5)
+    host, _, port = fleet.serving.http[0].rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for _ in range(10):
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        assert (await reader.readuntil(b"serving\n")).startswith(b"HTTP/1.1 200 OK")
+        await asyncio.sleep(0.1)
+    writer.close()
+
+
+async def test_a_connection_has_its_time_by_the_clock_however_late_it_is_looked_at(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "GLANCE", 0.1)
+    monkeypatch.setattr(waiting, "PATIENCE", 1.0)
+    host, _, port = fleet.serving.http[0].rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(CUT.encode())
+    await asyncio.sleep(0.15)  # it is looked at once
+    time.sleep(1.0)  # as if there were thousands
+    async with asyncio.timeout(0.4):
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def test_an_answer_that_nobody_takes_is_not_kept_and_one_that_is_taken_slowly_is(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,30 +297,43 @@ async def test_an_answer_that_nobody_takes_is_not_kept_and_one_that_is_taken_slo
     monkeypatch.setattr(waiting, "PATIENCE", 1.0)
     monkeypatch.setattr(waiting, "UNTAKEN", 1.0)
     sent = f"{CUT}proto_version: {PROTO_VERSION}\r\ncontent-length: 2\r\n\r\n{{}}".encode()
-    several = 8  # more than the network keeps
+    whole = len((await ask(fleet.serving.http[0], LIST, b"{}", content_type="application/json", **VERSION)).body)
+    assert whole > 4 * KEPT
 
     async def opened() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         with socket.socket() as small:
             small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             small.connect((host, int(port)))
             reader, writer = await asyncio.open_connection(sock=small.dup(), limit=4096)
-        writer.write(sent * several)
+        writer.write(sent)
         return reader, writer
 
-    async def answers(reader: asyncio.StreamReader) -> int:
-        heard = bytearray()
+    async def taken(reader: asyncio.StreamReader) -> int:
+        heard = 0
         with suppress(ConnectionError):
-            while piece := await reader.read(65536):
-                heard += piece
+            while heard < whole and (piece := await reader.read(65536)):
+                heard += len(piece)
                 await asyncio.sleep(0.0001)
-        return heard.count(b"HTTP/1.1 200 OK")
+        return heard
 
     reader, writer = await opened()
-    assert await answers(reader) == several
+    assert await taken(reader) >= whole
     writer.close()
     reader, writer = await opened()
     await asyncio.sleep(3)
-    assert await answers(reader) < several
+    assert await taken(reader) < whole
+    writer.close()
+
+
+async def test_whoever_asks_anew_before_he_is_answered_has_that_one_answer(fleet: Fleet) -> None:
+    host, _, port = fleet.serving.http[0].rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    one = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    writer.write(one)
+    assert (await reader.readuntil(b"serving\n")).startswith(b"HTTP/1.1 200 OK")
+    writer.write(one * 50)
+    async with asyncio.timeout(2):
+        assert (await reader.read()).count(b"serving\n") == 1
     writer.close()
 
 

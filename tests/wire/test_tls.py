@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import grpc
@@ -25,6 +26,7 @@ from manager.repository.database import Session, engine_of
 from manager.repository.tokens import Grant
 from manager.server import Serving
 from manager.settings import Settings
+from manager.wire import web
 from tests.conftest import Database, serving
 from tests.credentials import granted
 
@@ -98,6 +100,19 @@ async def test_calls_go_over_tls_and_tokens_with_them(
         for stranger in (Access(token=token), Access(token=token, secure=True)):
             with pytest.raises(UnavailableError):  # in the clear, and by whoever does not trust its authority
                 await look(started, stranger)
+
+
+async def test_http_does_not_wait_long_for_a_handshake(
+    settings: Settings, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "HANDSHAKE", 0.2)
+    async with secured(settings, authority) as started:
+        at = urlsplit(started.pages[0])
+        reader, writer = await asyncio.open_connection(at.hostname, at.port)
+        writer.write(b"\x16\x03\x01")
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_http_has_tls_as_well_and_sessions_are_secure(
