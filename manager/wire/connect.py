@@ -68,6 +68,9 @@ class Binary:
         return deserialize(bytes(data))
 
 
+NO_OBJECT = "the body must be a JSON object, {...}"
+
+
 class Json:
     """As protobuf writes JSON, but with the field names of the contract; either kind of name is read."""
 
@@ -83,10 +86,13 @@ class Json:
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> Any:
         """The message, or what stands for text that is none."""
+        text = bytes(data) or b"{}"
         try:
-            return json_format.Parse(bytes(data) or b"{}", message_class(), ignore_unknown_fields=True)
+            message = json_format.Parse(text, message_class(), ignore_unknown_fields=True)
         except (json_format.ParseError, ValueError, RecursionError) as error:
             return _unread(error)
+        # the parser looks for names of fields in whatever there is: in a string, by its letters, and finds none amiss
+        return message if text.lstrip().startswith(b"{") else Undecodable(problem=NO_OBJECT)
 
 
 # how google.protobuf begins, for each field on the way to what it cannot read; the names are the contract's

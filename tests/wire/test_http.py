@@ -212,6 +212,10 @@ async def test_a_stream_that_nobody_reads_any_more_is_closed(fleet: Fleet) -> No
     [
         (b"null", "", "what is in the body is not this method's message in JSON"),
         (b"5", "", "what is in the body is not this method's message in JSON"),
+        (b'"who"', "", "the body must be a JSON object, {...}"),
+        (b' ["who"]', "", "the body must be a JSON object, {...}"),
+        (b'""', "", "the body must be a JSON object, {...}"),
+        (b"[]", "", "the body must be a JSON object, {...}"),
         (b'{"ids": [', "", "the body is not JSON, from its character 9 on"),
         (b"\xff", "", "what is in the body is not this method's message in JSON"),
         (b'{"page_size": "x"}', "page_size", "what is in the body is not this method's message in JSON"),
