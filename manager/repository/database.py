@@ -111,6 +111,7 @@ def engine_of(to: str | Hosts, *, name: str, connections: int = 1, **session: st
         pool_size=connections,
         max_overflow=0,
         pool_timeout=5,
+        hide_parameters=True,  # they are what callers sent, and an error's text may come into a log
     )
     event.listen(engine.sync_engine, "checkout", _open)
     return engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -6,6 +6,7 @@ import random
 import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from manager.domain.refusals import Unavailable
 from manager.embedded import start
@@ -102,3 +103,12 @@ async def test_what_asyncpg_leaves_to_nobody_is_not_logged_and_all_else_is(caplo
         loop.default_exception_handler(told)
     assert "another" in caplog.text
     assert "unexpected" not in caplog.text
+
+
+async def test_the_text_of_a_failure_tells_no_value_that_was_bound(database: Database) -> None:
+    connections = Connections(database.url, read_connections=1)
+    async with connections.readers.use() as connection:
+        with pytest.raises(DBAPIError, match="division by zero") as failed:
+            await connection.execute(text("select 1 / 0 as x where cast(:secret as text) <> ''"), {"secret": "canary"})
+    assert "canary" not in f"{failed.value} {failed.value!r}"
+    await connections.close()
