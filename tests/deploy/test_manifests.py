@@ -1,13 +1,17 @@
 """What is in deploy/ fits the program: settings, ports and verbs exist, and nothing has more rights than it needs."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+from cryptography import x509
 
 from manager.cli.app import VERBS
 from manager.settings import Settings
@@ -25,6 +29,7 @@ UNIT = (DEPLOY / "instance-manager.service").read_text()
 PORTS = {Settings().port, Settings().http_at}
 # of compose, by which its reader names the passwords; no manager sees them
 OF_COMPOSE = {"IM_OWNER_PASSWORD", "IM_SERVER_PASSWORD"}
+(CERTIFICATES,) = COMPOSE["services"]["certificates"]["command"]
 OWN = [name for name, each in COMPOSE["services"].items() if each["image"] == "instance-manager"]
 
 
@@ -36,12 +41,13 @@ def test_every_variable_is_a_setting(file: Path) -> None:
 
 
 def test_what_is_run_are_verbs() -> None:
-    run = [COMPOSE["services"][name].get("command", [])[:1] for name in OWN if name != "token"]
+    run = [COMPOSE["services"][name].get("command", [])[:1] for name in OWN if name not in ("token", "certificates")]
+    run += [re.findall(r"^imctl (\w+) ", CERTIFICATES, re.M)]
     run += [each["args"][:1] for each in (*POD["initContainers"], MANAGER)]
     run += [COMPOSE["services"]["token"]["entrypoint"][1:], re.findall(r"^ExecStart=\S+/imctl (\S+)$", UNIT, re.M)]
     run += [re.findall(r'^CMD \["(\w+)"\]$', DOCKERFILE, re.M)]
     assert all(len(each) == 1 for each in run)
-    assert {verb for (verb,) in run} == {"serve", "migrate", "token"}
+    assert {verb for (verb,) in run} == {"serve", "migrate", "token", "certs"}
     assert {verb for (verb,) in run} <= VERBS.keys()
 
 
@@ -63,6 +69,39 @@ def test_whoever_listens_on_a_network_asks_for_tls_and_tokens() -> None:
         assert mounts[str(Path(given[name]).parent)]["readOnly"]
     (volume,) = POD["volumes"]
     assert volume["secret"]["defaultMode"] == 0o440, "the key is root's, and its group's to read"
+
+
+def test_compose_asks_a_database_with_tls_and_makes_sure_which_it_is() -> None:
+    assert "ssl=on" in COMPOSE["services"]["database"]["command"]
+    assert "IM_INSECURE_I_KNOW" not in (DEPLOY / "compose.yaml").read_text()
+    asking = [each for each in COMPOSE["services"].values() if "DATABASE_URL" in each.get("environment", {})]
+    assert len(asking) == 4
+    for each in asking:
+        asked = urlsplit(each["environment"]["DATABASE_URL"])
+        assert parse_qs(asked.query) == {"sslmode": ["verify-full"], "sslrootcert": ["/tls/ca.pem"]}
+        assert (asked.hostname, each["volumes"]) == ("database", ["tls:/tls:ro"])
+
+
+def certified(folder: Path) -> dict[str, bytes]:
+    """What the container of the certificates leaves there."""
+    there = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    script = CERTIFICATES.replace("/tls", str(folder)).replace("$$", "$")
+    subprocess.run([*COMPOSE["services"]["certificates"]["entrypoint"], script], env=there, check=True)
+    return {each.name: each.read_bytes() for each in folder.iterdir()}
+
+
+def test_the_certificate_of_the_database_is_made_once_and_nobody_can_make_another(tmp_path: Path) -> None:
+    made = certified(tmp_path)
+    assert made.keys() == {"ca.pem", "server.pem", "server.key"}
+    assert (tmp_path / "server.key").stat().st_mode & 0o777 == 0o640, "PostgreSQL's group may read it, and nobody else"
+    by, one = (x509.load_pem_x509_certificate(made[name]) for name in ("ca.pem", "server.pem"))
+    one.verify_directly_issued_by(by)
+    names = one.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["database"]
+    assert certified(tmp_path) == made
+    (tmp_path / "ca.key").touch()  # as if it had been ended half way
+    assert certified(tmp_path).keys() == made.keys()
+    assert certified(tmp_path)["ca.pem"] != made["ca.pem"]
 
 
 def test_no_secret_stands_in_a_file_or_an_argument() -> None:
@@ -107,6 +146,9 @@ def test_nothing_runs_as_root_or_can_become_it() -> None:
         service = COMPOSE["services"][name]
         assert service["read_only"] and service["cap_drop"] == ["ALL"]  # noqa: PT018
         assert "no-new-privileges:true" in service["security_opt"]
+    # it writes what root alone may, and is gone before anything runs that anybody could reach
+    rooted = {name: each for name, each in COMPOSE["services"].items() if each.get("user", "").startswith("0")}
+    assert [(name, each["network_mode"]) for name, each in rooted.items()] == [("certificates", "none")]
 
 
 def test_images_are_of_a_version() -> None:
