@@ -51,7 +51,7 @@ def questions(caller: Caller) -> list[Callable[[], Awaitable[object]]]:
         lambda: caller.gets.GetAllInstances(pb.InstanceFilter(page_size=20)),
         lambda: caller.gets.GetAllInstances(pb.InstanceFilter(page_size=20, types=[pb.VLLM], hostnames=["alpha"])),
         lambda: caller.fleet.GetInstancesAt(fleet_pb2.InstancesAtRequest(revision=1, page_size=20)),
-        lambda: caller.fleet.Diff(fleet_pb2.DiffRequest(from_revision=1, to_revision=2)),
+        lambda: caller.fleet.Diff(fleet_pb2.DiffRequest(from_revision=1)),
         lambda: caller.fleet.ListEvents(fleet_pb2.EventFilter(page_size=20)),
         lambda: caller.tries.TryHealthCheck(pb.InstanceRequest(instance_id="00000000-0000-0000-0000-000000000001")),
     ]
