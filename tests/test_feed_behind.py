@@ -14,6 +14,7 @@ from manager.repository import history
 from manager.subscription import PAGE, Subscription
 from tests.conftest import Database
 from tests.fleet import Fleet, fleet_of
+from tests.looping import counted
 
 READERS = 20
 
@@ -49,12 +50,12 @@ async def test_a_long_change_is_read_from_the_table_once_for_all(fleet: Fleet, m
     reads = 0
     read = history.read
 
-    async def counted(*given: object, **more: object) -> history.Page:
+    async def told(*given: object, **more: object) -> history.Page:
         nonlocal reads
         reads += given[2] == PAGE_BEHIND  # the feed's own reads are of another size
         return await read(*given, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(history, "read", counted)
+    monkeypatch.setattr(history, "read", told)
     feed = Feed(fleet.connections.readers, events=100, size=2**20)  # begins at the head: they are all behind
     serving = asyncio.create_task(feed.serve())
     with feed.followed():
@@ -89,24 +90,9 @@ async def test_whoever_is_behind_holds_the_others_up_for_a_page_at_most(
     fleet: Fleet, behind: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two turns of the loop no more is gone through than a page, however many are behind."""
-    seen, most, see = 0, 0, Lens.see
-
-    def counted(lens: Lens, told: Told) -> list[Sight]:
-        nonlocal seen
-        seen += 1
-        return see(lens, told)
-
-    async def turning() -> None:
-        nonlocal seen, most
-        while True:
-            most, seen = max(most, seen), 0
-            await asyncio.sleep(0)
-
-    monkeypatch.setattr(Lens, "see", counted)
-    turns = asyncio.create_task(turning())
-    await asyncio.gather(*(removed(fleet, behind) for _ in range(READERS)))
-    turns.cancel()
-    assert 0 < most <= PAGE
+    async with counted(monkeypatch, Lens, "see") as events:
+        await asyncio.gather(*(removed(fleet, behind) for _ in range(READERS)))
+    assert 0 < events.most <= PAGE
 
 
 @pytest.mark.parametrize("behind", [100, 20_000], ids=["from the table", "from the ring"], indirect=True)

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from manager.domain.instance import Instance
 from manager.domain.lens import Lens
 from manager.pb import instance_manager_pb2 as pb
 from manager.wire.subscribing import PAGE
+from tests.looping import counted
 from tests.stream.reader import listening
 from tests.wire.fleet import Fleet, description
 
@@ -19,18 +19,6 @@ async def test_whoever_is_told_the_fleet_holds_the_others_up_for_a_page_at_most(
 ) -> None:
     """Between two turns of the loop no more instances are looked at, though the snapshot is the same for all."""
     await lone.register([description() for _ in range(PAGE * 3)])
-    looked, most, shows = 0, 0, Lens.shows
-
-    def counted(lens: Lens, instance: Instance) -> bool:
-        nonlocal looked
-        looked += 1
-        return shows(lens, instance)
-
-    async def turning() -> None:
-        nonlocal looked, most
-        while True:
-            most, looked = max(most, looked), 0
-            await asyncio.sleep(0)
 
     async def told() -> int:
         async with listening(lone.serving.addresses[0], send_initial_state=True) as stream:
@@ -39,9 +27,7 @@ async def test_whoever_is_told_the_fleet_holds_the_others_up_for_a_page_at_most(
                 count += 1
             return count
 
-    monkeypatch.setattr(Lens, "shows", counted)
-    turns = asyncio.create_task(turning())
-    counts = await asyncio.gather(*(told() for _ in range(SUBSCRIBERS)))
-    turns.cancel()
+    async with counted(monkeypatch, Lens, "shows") as instances:
+        counts = await asyncio.gather(*(told() for _ in range(SUBSCRIBERS)))
     assert set(counts) == {PAGE * 3 + 1}  # with the manager itself
-    assert 0 < most <= PAGE
+    assert 0 < instances.most <= PAGE
