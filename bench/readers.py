@@ -24,7 +24,7 @@ from manager.pb.version import PROTO_VERSION
 VERSION = (("proto_version", PROTO_VERSION),)
 METHOD = "/instance_manager.SubscribeService/SubscribeToInstanceUpdates"
 A_CONNECTION = 100
-WITHIN = 300.0
+WITHIN = 900.0
 
 
 class Reader:

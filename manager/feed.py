@@ -42,6 +42,7 @@ class Feed:
         self._bytes = 0
         self._start: Key | None = None  # the ring holds everything after it
         self._turn = asyncio.Lock()
+        self._begun_at = 0.0  # in the thread's CPU time: when whoever has the turn began to use the loop
         self._pages: dict[tuple[Key, int], Sequence[Told]] = {}
         self._rung = asyncio.Event()
         self._moved = asyncio.Event()
@@ -104,9 +105,9 @@ class Feed:
     async def in_turn(self, *, far: bool = True) -> AsyncIterator[None]:
         """The same for a page of whatever else; `far`: it is one of many."""
         async with self._turn:
-            begun = thread_time()
+            self._begun_at = thread_time()
             yield
-            await asyncio.sleep(thread_time() - begun if far else 0)
+            await asyncio.sleep(thread_time() - self._begun_at if far else 0)
 
     async def behind(self, key: Key, nonce: int) -> Sequence[Told]:
         """The events after a place, from the table; to be asked in one's turn.
@@ -119,6 +120,7 @@ class Feed:
         if events is None:
             async with self._readers.use() as connection:
                 page = await history.read(connection, key, PAGE_BEHIND, nonce=nonce)
+            self._begun_at = thread_time()  # what others did meanwhile is not this page's
             events = page.events
             if page.more:  # the last page is not whole yet
                 self._pages[key, nonce] = events
