@@ -15,6 +15,7 @@ from time import monotonic, thread_time
 from manager.domain.event import Told
 from manager.domain.filter import ResumeToken
 from manager.domain.refusals import EpochChanged, HistoryGone, Unavailable
+from manager.pages import Pages
 from manager.repository import history
 from manager.repository.database import Readers, refusal_of, why
 
@@ -44,6 +45,7 @@ class Feed:
         self._turn = asyncio.Lock()
         self._begun_at = 0.0  # in the thread's CPU time: when whoever has the turn began to use the loop
         self._pages: dict[tuple[Key, int], Sequence[Told]] = {}
+        self.pages = Pages()  # as they were shown
         self._rung = asyncio.Event()
         self._moved = asyncio.Event()
         self._read_at = 0.0
@@ -162,6 +164,7 @@ class Feed:
         """Whoever follows next finds the table, until the ring begins again at the head."""
         self.place = self._start = None
         self._ring, self._keys, self._bytes = [], [], 0
+        self.pages.clear()
 
     async def _wait(self) -> None:
         try:
@@ -199,6 +202,7 @@ class Feed:
         self._start = (place.revision, place.ordinal)
         self._ring, self._keys, self._bytes = [], [], 0
         self._pages = {}
+        self.pages.clear()
         self._wake()
         return place
 

@@ -1,7 +1,7 @@
 """A subscription: a place in the history that moves on, seen through a lens."""
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Hashable, Sequence
+from dataclasses import replace
 from time import monotonic
 
 from manager.domain.event import Told
@@ -9,6 +9,7 @@ from manager.domain.filter import Filter, ResumeToken
 from manager.domain.lens import Lens, Sight
 from manager.domain.refusals import HistoryGone
 from manager.feed import Feed, Key
+from manager.pages import Page, Seen, Update
 from manager.repository import history
 from manager.repository.database import Readers
 
@@ -16,18 +17,6 @@ PAGE = 500
 BOOKMARK_EVERY = 3.9
 PATIENCE = 1.0
 LAST = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """One message: a sight (none for a bookmark), the place after it, and whether its revision ends with it.
-
-    A bookmark at a place within a revision, where a subscriber went on, can speak of the one before it alone.
-    """
-
-    place: ResumeToken
-    sight: Sight | None = None
-    last: bool = False
 
 
 class Subscription:
@@ -46,7 +35,7 @@ class Subscription:
         self._whole = True  # whether a revision ends with the place
         self.place = place
 
-    async def pages(self, *, bookmarks: bool) -> AsyncIterator[list[Update]]:
+    async def pages(self, *, bookmarks: bool) -> AsyncIterator[Page[Update]]:
         """What the lens shows, for ever, as much at once as there is; each message is held back until it is known
         whether it ends its revision.
 
@@ -54,17 +43,17 @@ class Subscription:
         """
         if bookmarks:
             self._whole = await self._begins_whole()
-            yield [Update(self.place, last=self._whole)]
+            yield Page([Update(self.place, last=self._whole)])
         due = monotonic() + BOOKMARK_EVERY
         while True:
             if bookmarks and self._whole and monotonic() >= due and self._feed.fresh:
                 due = monotonic() + BOOKMARK_EVERY
-                yield [Update(self.place, last=True)]
+                yield Page([Update(self.place, last=True)])
             async with self._feed.turn(self._key):
                 events = await self._next()
-                shown = [update for told in events for update in await self._pass(told)]
-            if shown:
-                yield shown
+                page = await self._page(events) if events else None
+            if page:
+                yield page
             if not events:
                 await self._feed.moved(PATIENCE)
 
@@ -80,6 +69,26 @@ class Subscription:
         if told is None:
             told = await self._feed.behind(self._key, self.place.nonce)
         return told[:PAGE]
+
+    async def _page(self, events: Sequence[Told]) -> Page[Update]:
+        """Goes on to the place after these events; what is known to be shown by then."""
+        last = events[-1]
+        key = self._alike(last.place())
+        seen = self._feed.pages.get(key) if key else None
+        if seen:
+            self._key, self.place, self._whole, self._held = last.key, last.place(), last.last, seen.held
+            return seen.page
+        before = self._held
+        page = Page([update for told in events for update in await self._pass(told)])
+        if key:
+            self._feed.pages.keep(key, Seen(page, before, self._held))
+        return page
+
+    def _alike(self, end: ResumeToken) -> Hashable:
+        """What all have in common who are shown the same from here to there; None where it depends on more."""
+        alike = self._lens.alike
+        # what is held back stands in the page that is kept, so that no other can come to have its id
+        return (alike, self._key, end, id(self._held)) if alike and not self._skip else None
 
     async def _pass(self, told: Told) -> list[Update]:
         """Goes on to the place after an event; what is known to be shown by then."""

@@ -15,8 +15,9 @@ from manager.domain.instance import InstanceId
 from manager.domain.lens import Lens
 from manager.domain.refusals import EpochChanged
 from manager.feed import Feed
+from manager.pages import Page, Update
 from manager.repository import history
-from manager.subscription import Subscription, Update
+from manager.subscription import Subscription
 from tests.conftest import Database
 from tests.fleet import Fleet, fleet_of
 
@@ -199,7 +200,7 @@ async def test_a_history_that_nobody_follows_is_not_read_and_the_next_follower_m
     await task
 
 
-async def taken(pages: AsyncIterator[list[Update]], count: int) -> AsyncIterator[InstanceId]:
+async def taken(pages: AsyncIterator[Page[Update]], count: int) -> AsyncIterator[InstanceId]:
     """Whom the next so many messages are of."""
     while count > 0:
         for update in await anext(pages):

@@ -1,8 +1,8 @@
 """Which instances a reader asks for, and where a page goes on."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from uuid import UUID
 
 from manager.domain.instance import Instance, InstanceId, InstanceType, ServiceType
@@ -34,6 +34,12 @@ class Filter:
             and all(instance.labels.get(key) == value for key, value in self.labels.items())
             and (self.parent is None or instance.parent == self.parent)
         )
+
+    @property
+    def values(self) -> Hashable:
+        """All that it asks for; equal filters have equal ones."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return tuple({**own, "labels": frozenset(self.labels.items())}.values())
 
     @property
     def digest(self) -> bytes:

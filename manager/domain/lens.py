@@ -1,6 +1,6 @@
 """What one subscriber sees of the history: a filter judged before and after each change."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 
 from manager.domain.event import EventType, Told
@@ -25,6 +25,8 @@ class Lens:
         self._wanted = wanted
         self._kinds = frozenset(kinds)
         self._members: set[InstanceId] = set()
+        # two for which it is equal see the same; None where that depends on what was seen before
+        self.alike: Hashable = None if wanted.subtree_of else (wanted.values, self._kinds)
 
     def begin(self, members: Iterable[Instance]) -> None:
         """Who belongs to the subtree at the beginning."""

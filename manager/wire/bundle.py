@@ -1,8 +1,9 @@
 """Events on their way into messages that carry many: whole revisions where they fit, serialized, joined as bytes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from manager.domain.filter import ResumeToken
+from manager.pages import Page
 from manager.wire import encode
 from manager.wire.subscribing import Piece
 
@@ -10,6 +11,9 @@ SIZE = 2**20
 UPDATE, TOKEN = b"\x0a", b"\x12"  # fields 1 and 2 of InstanceUpdates
 FRAME = 6  # what one event costs beside its content, at most
 LAST = 100  # the token, likewise
+
+
+Message = tuple[bytes, ResumeToken | None]
 
 
 class Bundle:
@@ -20,8 +24,13 @@ class Bundle:
         self._size = LAST
         self._whole = 0  # how many of them are of revisions that have ended
 
-    def take(self, page: Sequence[Piece]) -> Iterator[tuple[bytes, ResumeToken | None]]:
+    def take(self, page: Page[Piece]) -> Iterable[Message]:
         """Messages, each with the place after it; what is left belongs to a revision that has not ended."""
+        if not self._pieces and page.shown[-1].ends:
+            return page.once(_joined)  # with nothing left over before it and after it, they are the same for all
+        return self._join(page)
+
+    def _join(self, page: Page[Piece]) -> Iterator[Message]:
         for piece in page:
             size = len(piece.content) + FRAME
             while self._pieces and self._size + size > SIZE:
@@ -33,7 +42,7 @@ class Bundle:
         if self._whole:
             yield self._message(self._whole)
 
-    def _message(self, count: int) -> tuple[bytes, ResumeToken | None]:
+    def _message(self, count: int) -> Message:
         pieces, self._pieces, self._whole = self._pieces[:count], self._pieces[count:], 0
         self._size = LAST + sum(len(each.content) + FRAME for each in self._pieces)
         parts = [part for each in pieces for part in (UPDATE, _length(each.content), each.content)]
@@ -42,6 +51,10 @@ class Bundle:
             token = encode.resume_token(place)
             parts += (TOKEN, _length(token), token)
         return b"".join(parts), place
+
+
+def _joined(page: Page[Piece]) -> Sequence[Message]:
+    return list(Bundle()._join(page))
 
 
 def _length(content: bytes) -> bytes:

@@ -12,10 +12,10 @@ from manager.domain.instance import Check, Instance, Service
 from manager.domain.lens import Sight
 from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
 from manager.domain.past import Difference, Step
+from manager.pages import Update
 from manager.pb import fleet_pb2 as fleet_pb
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import stats_service_pb2 as stats_pb
-from manager.subscription import Update
 from manager.wire.decode import PAGE_TOKEN, RESUME_TOKEN
 from manager.wire.moments import DIFF_TOKEN, EXCERPT_TOKEN
 

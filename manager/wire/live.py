@@ -167,7 +167,7 @@ class Live:
                 for update in page:
                     if update.sight is not None:
                         changes.add(update.sight.told)
-                changes.place = page[-1].place
+                changes.place = page.shown[-1].place
                 news.set()
 
         following, due = asyncio.ensure_future(follow()), monotonic() + PULSE

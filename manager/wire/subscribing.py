@@ -12,6 +12,7 @@ from manager.domain.instance import Instance
 from manager.domain.lens import Lens
 from manager.domain.refusals import Exhausted, InvalidRequest, Stalled
 from manager.feed import Feed
+from manager.pages import Page, Update
 from manager.pb import instance_manager_pb2 as pb
 from manager.repository import history
 from manager.repository.database import Readers
@@ -51,7 +52,7 @@ class Subscribing:
         self.sent = sent
         self.open = 0
 
-    async def pages(self, request: pb.SubscribeRequest, context: Context) -> AsyncGenerator[list[Piece], None]:
+    async def pages(self, request: pb.SubscribeRequest, context: Context) -> AsyncGenerator[Page[Piece], None]:
         """All that a subscription is sent, for ever; the headers first."""
         with self.one_more():
             async for page in self._pages(request, context):
@@ -70,7 +71,7 @@ class Subscribing:
         finally:
             self.open -= 1
 
-    async def _pages(self, request: pb.SubscribeRequest, context: Context) -> AsyncGenerator[list[Piece], None]:
+    async def _pages(self, request: pb.SubscribeRequest, context: Context) -> AsyncGenerator[Page[Piece], None]:
         wanted, kinds = decode.wanted(request), decode.event_types(request)
         if request.send_initial_state and request.resume_token:
             raise InvalidRequest("send_initial_state", "must not be given with a resume_token: it is one or the other")
@@ -86,10 +87,10 @@ class Subscribing:
                     some = snapshot.instances[start : start + PAGE]
                     pieces = [Piece(_initial(each, snapshot), None, ends=False) for each in some if lens.shows(each)]
                 if pieces:
-                    yield pieces
-            yield [Piece(encode.synced(place), place, ends=True)]
+                    yield Page(pieces)
+            yield Page([Piece(encode.synced(place), place, ends=True)])
         async for page in subscription.pages(bookmarks=request.send_bookmarks):
-            yield [Piece(encode.update(each), each.place, each.last or each.sight is None) for each in page]
+            yield page.once(_pieces)
 
     async def _place(self, request: pb.SubscribeRequest) -> ResumeToken:
         async with self._streams.readers.use() as connection:
@@ -103,6 +104,10 @@ class Subscribing:
 def stalled(error: Exception, place: ResumeToken | None) -> Stalled:
     """What ends the stream of a client that takes nothing, with the place that it was left at."""
     return Stalled(str(error), encode.resume_token(place) if place else b"")
+
+
+def _pieces(page: Page[Update]) -> Page[Piece]:
+    return Page([Piece(encode.update(each), each.place, each.last or each.sight is None) for each in page])
 
 
 def _initial(instance: Instance, snapshot: Snapshot) -> bytes:

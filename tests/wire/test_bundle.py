@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manager.domain.filter import ResumeToken
+from manager.pages import Page
 from manager.pb import fleet_pb2
 from manager.pb import instance_manager_pb2 as pb
 from manager.wire import encode
@@ -50,7 +51,7 @@ def test_everything_arrives_once_and_in_order_in_whole_revisions_where_they_fit(
     pieces.append(piece(len(pieces), 0, ends=True))
     bundle, messages = Bundle(), []
     for place in range(0, len(pieces), cuts[0]):
-        messages += read(list(bundle.take(pieces[place : place + cuts[0]])))
+        messages += read(list(bundle.take(Page(pieces[place : place + cuts[0]]))))
     assert [each for message in revisions(messages) for each in message] == list(range(len(pieces)))
     for message, following in pairwise(messages):
         if not message.updates[-1].end_of_revision:  # then there was no end before, and no room for what came next
@@ -60,13 +61,23 @@ def test_everything_arrives_once_and_in_order_in_whole_revisions_where_they_fit(
 
 def test_a_revision_waits_for_its_end_over_pages() -> None:
     bundle = Bundle()
-    assert list(bundle.take([piece(0, 0, ends=True), piece(1, 0, ends=False)])) != []
-    assert list(bundle.take([piece(2, 0, ends=False)])) == []
-    assert revisions(read(list(bundle.take([piece(3, 0, ends=True)])))) == [[1, 2, 3]]
+    assert list(bundle.take(Page([piece(0, 0, ends=True), piece(1, 0, ends=False)]))) != []
+    assert list(bundle.take(Page([piece(2, 0, ends=False)]))) == []
+    assert revisions(read(list(bundle.take(Page([piece(3, 0, ends=True)]))))) == [[1, 2, 3]]
 
 
 def test_within_an_initial_state_there_is_no_place_to_go_on_from() -> None:
     bundle = Bundle()
     large = [piece(number, 300_000, ends=False, placed=False) for number in range(4)]
-    (first,) = read(list(bundle.take(large)))
+    (first,) = read(list(bundle.take(Page(large))))
     assert (len(first.updates), first.resume_token) == (3, b"")
+
+
+def test_what_is_the_same_for_all_is_joined_once() -> None:
+    whole, begun = Page([piece(0, 0, ends=True)]), Page([piece(1, 0, ends=False)])
+    first, second = Bundle(), Bundle()
+    assert next(iter(first.take(whole)))[0] is next(iter(second.take(whole)))[0]
+    assert list(first.take(begun)) == []  # and what is left over in one is not told by another
+    ended = Page([piece(2, 0, ends=True)])
+    assert revisions(read(list(first.take(ended)))) == [[1, 2]]
+    assert revisions(read(list(second.take(ended)))) == [[2]]
