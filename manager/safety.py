@@ -6,7 +6,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from manager.domain.refusals import Refusal
-from manager.settings import Settings, Transport
+from manager.settings import Settings
+from manager.wire.tls import tls_of
 
 CHOSEN = "--insecure-i-know serves all the same"
 
@@ -53,19 +54,19 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield "IM_TLS_KEY is set without IM_TLS_CERT: set both, or neither"
     if settings.tls_client_ca and not settings.tls_cert:
         yield "IM_TLS_CLIENT_CA is set without IM_TLS_CERT: certificates of clients are shown over TLS alone"
-    if settings.tls_cert and settings.transport is Transport.NATIVE:
-        yield "the native transport has no TLS: take IM_TRANSPORT=grpcio, or do without IM_TLS_CERT"
-    for name, path in _files(settings):
-        if path and not path.is_file():
-            yield f"{name} is {path}, and there is no such file"
+    lost = [(name, path) for name, path in _files(settings) if path and not path.is_file()]
+    for name, path in lost:
+        yield f"{name} is {path}, and there is no such file"
+    if not lost and (tls := tls_of(settings)) and (wrong := tls.fault()):
+        names = "IM_TLS_CERT, IM_TLS_KEY or IM_TLS_CLIENT_CA"
+        yield f"{names} is not what it has to be, in PEM and without a password: {wrong}"
 
 
 def dangers(settings: Settings) -> Iterator[str]:
     """What a stranger could make use of."""
     far = [each for each in settings.bind if not loopback(each)]
     if far and not settings.tls_cert:
-        then = ", and IM_TRANSPORT=grpcio" if settings.transport is Transport.NATIVE else ""
-        yield f"there is no TLS on {', '.join(far)}, which is no loopback address: set IM_TLS_CERT and IM_TLS_KEY{then}"
+        yield f"there is no TLS on {', '.join(far)}, which is no loopback address: set IM_TLS_CERT and IM_TLS_KEY"
     if far and not settings.auth:
         yield f"nobody is asked who calls on {', '.join(far)}, which is no loopback address: set IM_AUTH=true"
     if settings.tls_key and (mode := _readable(settings.tls_key)):

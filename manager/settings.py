@@ -22,7 +22,7 @@ Seconds = Annotated[timedelta, BeforeValidator(_number)]
 
 
 class Transport(StrEnum):
-    """What carries the calls: gRPC's own server, or one whose HTTP/2 is in Rust."""
+    """What carries the calls: gRPC's own server, or one of ours on libnghttp2."""
 
     GRPCIO = "grpcio"
     NATIVE = "native"

@@ -40,7 +40,7 @@ Workers = Annotated[
 
 
 TransportOption = Annotated[
-    Transport | None, typer.Option("--transport", help="What carries the calls; native is an extra, without TLS.")
+    Transport | None, typer.Option("--transport", help="What carries the calls; native is an extra.")
 ]
 
 Insecure = Annotated[

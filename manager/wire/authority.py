@@ -15,6 +15,7 @@ from manager.keyring import UNKNOWN, Keyring
 from manager.wire.actor import host_of
 from manager.wire.principal import CALLING
 from manager.wire.rights import RIGHTS, Row, Whose, about_only
+from manager.wire.tls import NAMES
 from manager.wire.until import until
 
 T = TypeVar("T")
@@ -24,7 +25,6 @@ NO_LONGER = "the token was revoked, or has expired"
 COOKIE = "im_session"
 SCHEME = "bearer "
 SPIFFE = "spiffe://"
-NAMES = "x509_subject_alternative_name"
 UNAUTHENTICATED, PERMISSION_DENIED = 16, 7  # as gRPC numbers them
 
 

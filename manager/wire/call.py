@@ -21,6 +21,7 @@ class Wire(Protocol):
     """The connection, as a call knows it. A number is that of a stream of HTTP/2."""
 
     peer: str
+    certificate: Mapping[str, Sequence[bytes]]  # what is in the client's
     held: int  # bytes of messages that have not come in whole
 
     @property
@@ -260,8 +261,8 @@ class Call:
         return metadata(self._headers)
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """There is no TLS, and so no certificate."""
-        return {}
+        """What is in the client's certificate, where it was asked for one."""
+        return self._wire.certificate
 
     def peer(self) -> str:
         """The client's address, as gRPC writes it."""

@@ -7,6 +7,8 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from manager.wire.tls import Tls
+
 # what gRPC says, with a traceback and the client's own bytes, of metadata or a path that is no UTF-8, and of a client
 # that is gone: it goes on, and these are no faults of ours
 OF_CLIENTS = (
@@ -36,8 +38,30 @@ class Methods(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def server(handlers: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]", options: Sequence[tuple[str, Any]]) -> aio.Server:
-    """A server for these methods."""
-    made = aio.server(options=options)
-    made.add_generic_rpc_handlers((Methods(handlers),))
-    return made
+class Server:
+    """gRPC's server, with the certificate as all of our servers take it."""
+
+    def __init__(
+        self, handlers: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]", options: Sequence[tuple[str, Any]]
+    ) -> None:
+        self._server = aio.server(options=options)
+        self._server.add_generic_rpc_handlers((Methods(handlers),))
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listens; the port. Raises RuntimeError where it is taken."""
+        return self._server.add_insecure_port(address)
+
+    def add_secure_port(self, address: str, tls: Tls) -> int:
+        """The same with TLS."""
+        return self._server.add_secure_port(address, tls.credentials())
+
+    async def start(self) -> None:
+        """Takes calls from now on."""
+        await self._server.start()
+
+    async def stop(self, grace: float | None) -> None:
+        """Takes no more calls, and ends those that are still open after the grace, in seconds."""
+        await self._server.stop(grace)
+
+
+server = Server

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ import ngh2
 from manager.wire.call import Call
 from manager.wire.framing import CONTENT, HEAD, Headers, address, seconds
 from manager.wire.manners import Manners
+from manager.wire.tls import certificate_of, speaks_http2
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, handlers: Mapping[str, Any], manners: Manners, connections: "set[Connection]") -> None:
         self.peer = ""
+        self.certificate: Mapping[str, Sequence[bytes]] = {}
         self.held = 0
         self._handlers = handlers
         self._manners = manners
@@ -60,7 +62,8 @@ class Connection(asyncio.Protocol):
         """As asyncio calls it."""
         self._transport = cast(asyncio.Transport, transport)  # of a stream of bytes; uvloop's is of no such class
         self.peer = address(transport.get_extra_info("peername"))
-        if len(self._connections) >= self._manners.connections:
+        self.certificate = certificate_of(transport)
+        if len(self._connections) >= self._manners.connections or not speaks_http2(transport):
             self._over = True
             self._transport.abort()
             return

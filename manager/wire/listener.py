@@ -93,7 +93,7 @@ class Listener:
     def _bind(self, host: str, port: int) -> int:
         try:
             if self._tls:
-                return self._server.add_secure_port(f"{host}:{port}", self._tls.credentials())
+                return self._server.add_secure_port(f"{host}:{port}", self._tls)
             return self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
             raise taken(port) from None

@@ -1,11 +1,22 @@
 """TLS: the certificate that a manager shows, and whose it asks of its clients."""
 
+import asyncio
+import ssl
+from asyncio import sslproto
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
 from manager.settings import Settings
+
+HANDSHAKE = 10.0  # seconds, as on gRPC's own port
+ALPN = "h2"
+NAMES = "x509_subject_alternative_name"  # as gRPC calls them
+
+# asyncio keeps so much ready for each connection, a quarter of a mebibyte of itself, before its client has said a word
+sslproto.SSLProtocol.max_size = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +33,39 @@ class Tls:
         pair = (self.key.read_bytes(), self.certificate.read_bytes())
         ca = self.client_ca.read_bytes() if self.client_ca else None
         return grpc.ssl_server_credentials([pair], ca, require_client_auth=ca is not None)
+
+    def context(self) -> ssl.SSLContext:
+        """The same for a port of our own. Raises OSError where the files are none of TLS's."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # nothing is resumed: connections are few and long, and each shows its certificate anew
+        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+        context.num_tickets = 0
+        context.set_alpn_protocols([ALPN])
+        context.load_cert_chain(self.certificate, self.key, password="")  # or a terminal would be asked
+        if self.client_ca:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def fault(self) -> str:
+        """What is wrong with the files, in OpenSSL's words; nothing where they can be served with."""
+        try:
+            self.context()
+        except OSError as error:
+            return str(getattr(error, "reason", None) or error)
+        return ""
+
+
+def certificate_of(transport: asyncio.BaseTransport) -> Mapping[str, Sequence[bytes]]:
+    """The names in the certificate that a client was asked for, as gRPC tells them; nothing without TLS."""
+    shown = transport.get_extra_info("peercert") or {}
+    return {NAMES: [value.encode() for _, value in shown.get("subjectAltName", ())]}
+
+
+def speaks_http2(transport: asyncio.BaseTransport) -> bool:
+    """Whether both have agreed on it, where there is TLS to agree by."""
+    sealed = transport.get_extra_info("ssl_object")
+    return sealed is None or sealed.selected_alpn_protocol() == ALPN
 
 
 def tls_of(settings: Settings) -> Tls | None:

@@ -8,6 +8,7 @@ import grpc
 from manager.domain.refusals import Refusal
 from manager.settings import Transport
 from manager.wire import grpcio
+from manager.wire.tls import Tls
 
 # gRPC's class has type parameters for the type checker alone
 Handlers: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
@@ -24,7 +25,7 @@ class Server(Protocol):
     def add_insecure_port(self, address: str) -> int:
         """Listens; the port. Raises RuntimeError where it is taken."""
 
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+    def add_secure_port(self, address: str, tls: Tls) -> int:
         """The same with TLS."""
 
     async def start(self) -> None:

@@ -10,12 +10,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from manager.wire.ports import EVERY, listened, taken
-from manager.wire.tls import Tls
+from manager.wire.tls import HANDSHAKE, Tls
 from manager.wire.waiting import Waiting
 
 BACKLOG = 512
 KEPT = 256 * 1024  # bytes of an answer that the system keeps until they are taken; left to itself it keeps megabytes
-HANDSHAKE = 10.0  # seconds that a client has for TLS's, as on the gRPC port
 OPTION = "--http-port"
 
 

@@ -1,6 +1,7 @@
 """Starts that would leave a manager open to strangers: each is refused with its sentence, and exit code 78."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -10,6 +11,7 @@ import pytest
 from manager import certificates
 from manager.repository.privileges import unverified
 from manager.safety import loopback
+from manager.settings import Transport
 from tests.conftest import PASSWORD, Database, at
 from tests.processes import Ended, imctl, started
 
@@ -83,13 +85,16 @@ async def test_7_nor_is_development() -> None:
     assert (ended.code, ended.err) == (78, told(NO_TLS, NO_AUTH))
 
 
-async def test_8_the_native_transport_has_no_tls(database: Database, tls: Path) -> None:
-    native = {"IM_TRANSPORT": "native", "DATABASE_URL": database.url}
-    ended = await refused("--bind", FAR, **native, **secured(tls), IM_AUTH="true")
-    sentence = "the native transport has no TLS: take IM_TRANSPORT=grpcio, or do without IM_TLS_CERT"
-    assert (ended.code, ended.err) == (78, told(sentence, choice=False))
-    ended = await refused("--bind", FAR, **native, IM_AUTH="true")
-    assert (ended.code, ended.err) == (78, told(f"{NO_TLS}, and IM_TRANSPORT=grpcio"))
+@pytest.mark.parametrize("transport", Transport)
+async def test_8_a_key_that_is_not_the_certificate_s(database: Database, tls: Path, transport: str) -> None:
+    other = certificates.for_server(certificates.authority("other"), ["127.0.0.1"], timedelta(days=1))
+    folder = tls / f"other-{transport}"
+    folder.mkdir()
+    other.write(folder, "server")
+    variables = secured(tls) | {"IM_TLS_KEY": str(folder / "server.key"), "IM_TRANSPORT": transport}
+    ended = await refused("--bind", FAR, DATABASE_URL=database.url, IM_AUTH="true", **variables)
+    sentence = "IM_TLS_CERT, IM_TLS_KEY or IM_TLS_CLIENT_CA is not what it has to be, in PEM and without a password:"
+    assert (ended.code, ended.err) == (78, told(f"{sentence} KEY_VALUES_MISMATCH", choice=False))
 
 
 # keys

@@ -1,9 +1,10 @@
 """TLS: what a manager shows, whom it asks for a certificate, and whose name is good for what."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,13 +26,15 @@ from manager.repository import tokens
 from manager.repository.database import Session, engine_of
 from manager.repository.tokens import Grant
 from manager.server import Serving
-from manager.settings import Settings
-from manager.wire import web
+from manager.settings import Settings, Transport
+from manager.wire import native, web
 from tests.conftest import Database, serving
 from tests.credentials import granted
+from tests.faults.managers import resident
 
 DAY = timedelta(days=1)
 ROUTER = "spiffe://example.org/router"
+OURS = pytest.mark.parametrize("settings", [Transport.NATIVE], indirect=True)
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,17 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(pair, tmp_path)
 
 
+@pytest.fixture(params=Transport)
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """By either transport."""
+    return settings.model_copy(update={"transport": request.param})
+
+
 @asynccontextmanager
 async def secured(settings: Settings, authority: Authority, **more: Any) -> AsyncIterator[Serving]:
     """A manager with TLS that asks who calls."""
     files = {"tls_cert": authority.folder / "server.pem", "tls_key": authority.folder / "server.key"}
-    async with serving(settings.model_copy(update={"auth": True, "transport": "grpcio", **files, **more})) as started:
+    async with serving(settings.model_copy(update={"auth": True, **files, **more})) as started:
         yield started
 
 
@@ -176,3 +185,49 @@ async def test_the_token_of_a_certificate_s_name_is_none(
     async with secured(settings, authority) as started:
         with pytest.raises(DeniedError):
             await look(started, authority.client(token=ROUTER))
+
+
+@OURS
+async def test_our_own_server_does_not_wait_long_for_a_handshake(
+    settings: Settings, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "HANDSHAKE", 0.2)
+    async with secured(settings, authority) as started:
+        host, _, port = started.addresses[0].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"\x16\x03\x01")
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+
+
+@OURS
+@pytest.mark.parametrize(("offered", "heard"), [(["h2"], True), (["http/1.1"], False), ([], False)])
+async def test_over_tls_our_own_server_speaks_with_those_who_have_agreed_on_http_2(
+    settings: Settings, authority: Authority, offered: list[str], heard: bool
+) -> None:
+    trusting = ssl.create_default_context(cafile=str(authority.folder / "ca.pem"))
+    if offered:
+        trusting.set_alpn_protocols(offered)
+    async with secured(settings, authority) as started:
+        host, _, port = started.addresses[0].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=trusting)
+        async with asyncio.timeout(10):
+            with suppress(ConnectionError):
+                assert bool(await reader.read(9)) is heard  # its settings come first
+        writer.close()
+
+
+@OURS
+async def test_connections_that_never_say_a_word_cost_our_own_server_little(
+    settings: Settings, authority: Authority
+) -> None:
+    """asyncio by itself keeps a quarter of a mebibyte ready for each."""
+    async with secured(settings, authority) as started:
+        host, _, port = started.addresses[0].rpartition(":")
+        before = resident(os.getpid())
+        open_ones = [await asyncio.open_connection(host, int(port)) for _ in range(200)]
+        await asyncio.sleep(0.2)
+        assert resident(os.getpid()) - before < 200 * (128 << 10)
+        for _, writer in open_ones:
+            writer.close()
