@@ -23,12 +23,17 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import hypothesis
 import pytest
 
 from manager.embedded import start
 from manager.repository import migrations
 from manager.server import Serving, serve
 from manager.settings import Settings
+
+# how long an example takes is the machine's affair
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 TEMPLATE = "im_template"
 SERVER, PASSWORD = "im_server", "im-test-only"

@@ -85,7 +85,11 @@ class Running:
 async def started(*arguments: str, program: Sequence[str] = IMCTL, **variables: str) -> AsyncIterator[Running]:
     """`imctl` with these arguments, once its banner is out; it is stopped in the end."""
     process = await asyncio.create_subprocess_exec(
-        *program, *arguments, env=environment(**variables), stderr=asyncio.subprocess.PIPE
+        *program,
+        *arguments,
+        env=environment(**variables),
+        stderr=asyncio.subprocess.PIPE,
+        limit=2**24,  # what it says after the banner is read in the end
     )
     try:
         yield Running(process, await _banner(process))

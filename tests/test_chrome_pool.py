@@ -113,8 +113,10 @@ async def test_two_are_kept_warm_whatever_happens_to_them_and_nothing_is_left_be
         victim.kill()
         await until(lambda: len(warm()) == 2 and dead not in warm())
 
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) >= 6  # three browsers, each with the process that keeps it
+        keeper = psutil.Process(process.pid)
+        # three browsers, each with the process that keeps it; the last is registered before it starts
+        await until(lambda: len(keeper.children(recursive=True)) >= 6)
+        family = keeper.children(recursive=True)
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(20):
             assert await process.wait() == 0

@@ -41,8 +41,14 @@ async def lane_of(
 
 async def waiting(lane: Lane[int, int], *numbers: int) -> list["asyncio.Task[int]"]:
     tasks = [asyncio.create_task(lane.submit(each)) for each in numbers]
-    await asyncio.sleep(0.01)
+    await settled()
     return tasks
+
+
+async def settled() -> None:
+    """All that can happen by now has: a lane that does not linger needs a few turns of the loop, and no time."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 async def test_the_urgent_go_first() -> None:
@@ -100,7 +106,7 @@ async def test_while_a_batch_hangs_everybody_is_sent_elsewhere_and_afterwards_no
         with pytest.raises(Unavailable):
             await lane.submit(3)
         work.go.set()
-        await asyncio.sleep(0.01)
+        await settled()
         assert await lane.submit(4) == 4
         assert work.batches == [[1], [4]]
 
@@ -110,7 +116,7 @@ async def test_calls_that_come_together_travel_together_and_are_cut_to_the_size_
     async with lane_of(work, queue=20) as lane:
         tasks = await waiting(lane, 1)
         many = asyncio.create_task(lane.submit_many([2, 3, 4, 5, 6]))
-        await asyncio.sleep(0.01)
+        await settled()
         tasks += await waiting(lane, 7)
         work.go.set()
         assert await many == [2, 3, 4, 5, 6]
@@ -124,7 +130,7 @@ async def test_of_many_calls_those_that_find_no_room_are_refused_and_the_others_
     async with lane_of(work, queue=5) as lane:
         tasks = await waiting(lane, 1)
         many = asyncio.create_task(lane.submit_many([2, 3, 4, 5, 6, 7]))
-        await asyncio.sleep(0.01)
+        await settled()
         work.go.set()
         *taken, fifth, sixth, seventh = await many
         assert taken == [2, 3, 4]
@@ -137,7 +143,7 @@ async def test_many_calls_whose_caller_has_given_up_are_never_carried_out() -> N
     async with lane_of(work) as lane:
         tasks = await waiting(lane, 1)
         many = asyncio.create_task(lane.submit_many([2, 3, 4, 5]))
-        await asyncio.sleep(0.01)
+        await settled()
         many.cancel()
         work.go.set()
         assert await asyncio.gather(*tasks) == [1]

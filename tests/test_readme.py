@@ -44,6 +44,17 @@ async def bash(script: str, variables: dict[str, str]) -> asyncio.subprocess.Pro
     )
 
 
+async def there(variables: dict[str, str]) -> None:
+    """Returns once a browser is in the fleet: two `imctl run` start one after the other."""
+    async with asyncio.timeout(60):
+        while True:
+            process = await bash("imctl get --type CHROME_BROWSER -o name", variables)
+            out, _ = await process.communicate()
+            if re.search(rb"[0-9a-f-]{36}", out):
+                return
+            await asyncio.sleep(0.2)
+
+
 async def test_the_tour_runs_as_it_stands(folder: str) -> None:
     commands = tour()
     assert len(commands) == 5
@@ -56,7 +67,7 @@ async def test_the_tour_runs_as_it_stands(folder: str) -> None:
                 # any other command will do, the README says; it has to be one that is on every machine
                 script = re.sub(r"chromium .*", "sleep 1000", script)
                 background.append(await bash(script, variables))
-                await asyncio.sleep(5)
+                await there(variables)
                 continue
             process = await bash(script, variables)
             out, _ = await asyncio.wait_for(process.communicate(), 60)

@@ -38,7 +38,7 @@ class Running:
     async def line(self) -> str:
         """The next line that its command writes."""
         assert self.process.stdout
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return (await self.process.stdout.readline()).decode().strip()
 
     async def numbers(self) -> list[int]:
@@ -47,7 +47,7 @@ class Running:
 
     async def ended(self) -> Ended:
         """Waits for its end."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(45):
             out, err = await self.process.communicate()
         assert self.process.returncode is not None
         return Ended(self.process.returncode, out.decode(), err.decode())

@@ -9,7 +9,7 @@ import sys
 import termios
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.processes import IMCTL, environment
@@ -26,6 +26,7 @@ class Terminal:
     master: int
     raw: str = ""
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def text(self) -> str:
@@ -47,7 +48,11 @@ class Terminal:
     async def ended(self) -> int:
         """Waits for its end; the exit code."""
         async with asyncio.timeout(PATIENCE):
-            return await self.process.wait()
+            code = await self.process.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await self.closed.wait()  # all that it wrote is read
+        return code
 
 
 @asynccontextmanager
@@ -69,6 +74,7 @@ async def at_terminal(address: str, *arguments: str, width: int = 120, **variabl
             terminal.raw += os.read(master, 65_536).decode(errors="replace")
         except OSError:  # the other side is closed
             loop.remove_reader(master)
+            terminal.closed.set()
         terminal.news.set()
 
     loop.add_reader(master, read)

@@ -133,7 +133,7 @@ async def test_nothing_runs_on_after_a_stop(dev: Running) -> None:
 async def test_a_postgresql_that_is_killed_comes_back_by_itself(dev: Running) -> None:
     postmaster = next(each for each in psutil.Process(dev.process.pid).children() if each.name() == "postgres")
     postmaster.kill()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await imctl("get", "--address", dev.address)).code != 0:
             await asyncio.sleep(0.2)
 

@@ -54,7 +54,10 @@ async def test_the_descendants_are_found_and_measured(root: "subprocess.Popen[st
     child = int(line(root))
     tree = processes.descendants(psutil.Process(root.pid))
     assert [each.pid for each in tree] == [child]
-    assert 1_000_000 < processes.used_memory(tree) < 100_000_000
+    async with asyncio.timeout(30):
+        while (used := processes.used_memory(tree)) < 1_000_000:  # it has only just begun
+            await asyncio.sleep(0.05)
+    assert used < 100_000_000
 
 
 async def test_term_is_enough_for_those_that_listen(root: "subprocess.Popen[str]") -> None:
@@ -67,14 +70,14 @@ async def test_those_that_do_not_are_killed_after_the_grace(deaf: "subprocess.Po
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert await processes.stop(psutil.Process(deaf.pid), 0.3, asyncio.Event()) == []
-    assert 0.3 <= loop.time() - began < 1.5
+    assert 0.3 <= loop.time() - began < 9
 
 
 async def test_a_hurry_does_not_wait_for_the_grace(deaf: "subprocess.Popen[str]") -> None:
     line(deaf), line(deaf)
     hurry = asyncio.Event()
     hurry.set()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(9):
         assert await processes.stop(psutil.Process(deaf.pid), 60, hurry) == []
 
 

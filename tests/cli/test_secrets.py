@@ -6,6 +6,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -123,8 +124,9 @@ def cmdlines(pid: int) -> Iterator[str]:
     """What `ps` shows of a process and of its children."""
     yield Path(f"/proc/{pid}/cmdline").read_text()
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from cmdlines(int(child))
+        with suppress(FileNotFoundError):  # threads come and go
+            for child in (task / "children").read_text().split():
+                yield from cmdlines(int(child))
 
 
 async def sing(it: Aviary, token: str, reader: str) -> None:

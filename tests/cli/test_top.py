@@ -22,7 +22,7 @@ async def test_it_shows_who_there_is_and_what_they_measured(scene: Scene) -> Non
         await fleet.wait_synced(10)
         app = Top(scene.client, fleet)
         async with app.run_test(size=(160, 30)) as pilot:
-            for _ in range(40):
+            for _ in range(300):
                 await pilot.pause(0.1)
                 app.redraw()
                 (row,) = [each for each in shown(app) if one in each]

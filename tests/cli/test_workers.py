@@ -174,7 +174,9 @@ async def test_killing_the_supervisors_instance_drains_all(database: Database) -
 
 async def test_a_worker_killed_as_an_instance_drains_and_stays_away(database: Database) -> None:
     async with crew(database) as running:
-        (first, second) = pids(running)
+        named = re.search(r"workers        2, processes (\d+), (\d+)\n", running.said)
+        assert named  # in the order of the workers
+        first, second = map(int, named.groups())
         async with Client(running.address) as client:
             await client.try_.TryKillInstance(KillRequest(instance_id=(await numbers(database))["1"]))
             assert await gone_within(first)

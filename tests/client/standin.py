@@ -101,7 +101,7 @@ class StandIn:
 
     async def hears(self, method: str, times: int = 1) -> list[Any]:
         """Waits until a method was asked so often."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.requests(method)) < times:
                 self.heard.clear()
                 await self.heard.wait()

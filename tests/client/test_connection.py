@@ -52,6 +52,7 @@ async def test_metadata_of_the_caller_is_kept(standin: StandIn, client: Client) 
 
 async def test_a_call_without_a_timeout_has_the_deadline_of_the_client(standin: StandIn) -> None:
     async with Client(standin.address, deadline=0.1) as client:
+        await client.try_.TryHealthCheck(REQUEST, timeout=60)  # which connects
         standin.once("TryHealthCheck", Stall())
         with pytest.raises(DeadlineError):
             await client.try_.TryHealthCheck(REQUEST)

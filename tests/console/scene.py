@@ -178,18 +178,19 @@ async def now(fleet: Fleet) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
 
 
-async def measured(fleet: Fleet, instance: str, *, minutes: int = 60) -> None:
-    """Lets an instance have measured everything, once a minute up to now; nothing in the middle third."""
+async def measured(fleet: Fleet, *instances: str, minutes: int = 60) -> None:
+    """Lets instances have measured everything at the same moments, once a minute up to now; nothing in the middle
+    third."""
     await fleet.database.run("select prepare_metrics(1)")
     at = "clock_timestamp() - ($2::int - n) * interval '1 minute'"
-    some = "from generate_series(1, $2::int) n where (n < $2::int / 3 or n > $2::int * 2 / 3)"
+    some = "from generate_series(1, $2::int) n, unnest($1::uuid[]) one where (n < $2::int / 3 or n > $2::int * 2 / 3)"
     twice = some.replace(" where", ", generate_series(0, 1) gpu where")
     for statement in (
-        f"insert into system_metrics select {at}, $1::uuid, now(), (6 + 2 * sin(n / 7.0)) * 1e9, 16e9::bigint {some}",
-        f"insert into proxy_metrics select {at}, $1::uuid, now(), 40 + 20 * sin(n / 5.0), n * 30, n * 4e7::bigint,"
+        f"insert into system_metrics select {at}, one, now(), (6 + 2 * sin(n / 7.0)) * 1e9, 16e9::bigint {some}",
+        f"insert into proxy_metrics select {at}, one, now(), 40 + 20 * sin(n / 5.0), n * 30, n * 4e7::bigint,"
         f" n * 9e7::bigint {some}",
-        f"insert into gpu_metrics select {at}, $1::uuid, now(), gpu, (30 + 8 * gpu + 3 * sin(n / 9.0)) * 1e9,"
+        f"insert into gpu_metrics select {at}, one, now(), gpu, (30 + 8 * gpu + 3 * sin(n / 9.0)) * 1e9,"
         f" 80e9::bigint, 55 + 15 * gpu + 20 * sin(n / 4.0) {twice}",
-        f"insert into llm_metrics select {at}, $1::uuid, now(), n * 12, n * 9000, n * 4000 {some}",
+        f"insert into llm_metrics select {at}, one, now(), n * 12, n * 9000, n * 4000 {some}",
     ):
-        await fleet.database.run(statement, instance, minutes)
+        await fleet.database.run(statement, list(instances), minutes)

@@ -133,12 +133,14 @@ async def test_a_busy_fleet_is_drawn_a_few_times_a_second(console: Console, flee
         new MutationObserver(() => { window.drawn += 1; })
             .observe(document.querySelector('.totals'), { subtree: true, childList: true, characterData: true });
     }""")
+    begun = perf_counter()
     stirring = [asyncio.create_task(stir(fleet, scene, 0.005)) for _ in range(3)]
     await asyncio.sleep(3)
     for each in stirring:
         each.cancel()
     await asyncio.gather(*stirring, return_exceptions=True)
-    assert 3 <= await console.page.evaluate("window.drawn") <= 16
+    drawn = await console.page.evaluate("window.drawn")
+    assert 3 <= drawn <= 4 * (perf_counter() - begun) + 4
 
 
 async def test_a_pause_holds_what_is_shown_and_a_resume_brings_all(console: Console, fleet: Fleet) -> None:
@@ -167,7 +169,7 @@ async def test_a_lost_connection_is_said_and_what_was_missed_comes_with_the_next
     async with served(settings.model_copy(update=ports), database) as fleet:
         other = await fleet.add()
         await fleet.kill(one)
-        await expect(console.line(other)).to_be_visible()
+        await expect(console.line(other)).to_be_visible(timeout=20_000)  # it tries anew after 1, 2 and 5 s
         await expect(lost).to_have_count(0)
         await expect(console.line(one)).to_have_count(1)  # struck out, since it has only just died
         await expect(console.line(one)).to_contain_text("dead")

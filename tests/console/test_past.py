@@ -64,7 +64,7 @@ async def test_the_slider_goes_back_and_the_address_follows(console: Console, fl
     await expect(console.line(new)).to_have_count(0)
     await expect(console.line(old)).to_be_visible()
     await expect(console.page).to_have_url(AT)
-    assert "1 h 16 min" in (await console.line(old).inner_text())
+    assert re.search(r"1 h 1[67] min", await console.line(old).inner_text())
     slider = console.page.get_by_role("slider", name="How long ago")
     assert re.match(r"43 min ago, ", await slider.get_attribute("aria-valuetext") or "")
     await slide(console, 700)  # 19 hours ago

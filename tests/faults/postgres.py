@@ -71,8 +71,9 @@ VICTIMS = """
 
 async def terminate_backends(server: Server, *, rate: float, seconds: float, seed: int = 0) -> int:
     """Terminates a random session, `rate` times a second, for so long; how many it were."""
-    chance, terminated, until = random.Random(seed), 0, monotonic() + seconds
+    chance, terminated = random.Random(seed), 0
     connection = await asyncpg.connect(server.url())
+    until = monotonic() + seconds
     try:
         while monotonic() < until:
             pids = [row["pid"] for row in await connection.fetch(VICTIMS)]

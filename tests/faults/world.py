@@ -239,7 +239,8 @@ async def every_kind(sdk: Sdk) -> None:
     deadline = 2.0
     parent, child = (str(new_id()) for _ in range(2))
     for each in (parent, child):
-        described = pb.InstanceDescription(instance_id=each, instance_type=pb.CHROME_BROWSER)
+        # never stale within what a round allows
+        described = pb.InstanceDescription(instance_id=each, instance_type=pb.CHROME_BROWSER, timeout_ms=60_000)
         assert (await sdk.try_.TryAddInstance(described, timeout=deadline)).value
     asked = pb.InstanceRequest(instance_id=parent)
     service = pb.Service(service_type=pb.CHROME_DEBUG_PORT, host="10.0.0.1", port=9222)

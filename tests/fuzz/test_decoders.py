@@ -128,6 +128,9 @@ def test_a_mebibyte_of_many_small_things_is_read_or_refused_at_once(name: str, f
     for one in (spoiler.plain(field), spoiler.plain(field, empty=True)):
         for end in (b"", b"\xff", spoiler.not_utf8(method.input_type)):
             content = one * (MEBIBYTE // len(one)) + end
-            begun = time.process_time()
-            tried(decoder, content)
-            assert time.process_time() - begun < AT_MOST, (one, end)
+            taken: list[float] = []
+            while not taken or (min(taken) >= AT_MOST and len(taken) < 5):  # whatever else the machine does only adds
+                begun = time.process_time()
+                tried(decoder, content)
+                taken.append(time.process_time() - begun)
+            assert min(taken) < AT_MOST, (one, end)

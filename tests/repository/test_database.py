@@ -26,7 +26,7 @@ async def test_a_commit_that_no_standby_has_is_unknown_and_not_acknowledged() ->
             await fleet.add()
             await admin.execute("alter system set synchronous_standby_names = 'a_standby_that_is_away'")
             await admin.execute("select pg_reload_conf()")
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1)  # the checkpointer tells the others of it
             adding = asyncio.create_task(fleet.add())
             async with asyncio.timeout(10):
                 while not await admin.fetchval("""

@@ -124,14 +124,14 @@ async def test_connections_to_a_server_that_was_left_are_closed() -> None:
         await caught_up(primary, follower)
         hosts = Hosts(database.url.replace(primary.address, f"{primary.address},{follower.address}"))
         old = await connect(hosts, name="a test")
-        await hosts.ask()
+        await hosts.ask(10)
         assert (await who(old)).timeline == 1
         await promote(follower)
-        await hosts.ask()
+        await hosts.ask(10)
         assert old.is_closed()
         new = await connect(hosts, name="a test")
         assert await new.fetchval("select inet_server_port()") == follower.port
-        await hosts.ask()
+        await hosts.ask(10)
         assert not new.is_closed()
         await new.close()
 

@@ -45,12 +45,12 @@ async def test_silence_is_told_once_and_kills_nobody(fleet: Fleet) -> None:
 async def test_a_pass_that_takes_long_judges_as_of_its_beginning(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody dies by an event whose time is before the death was due."""
     one, other = await fleet.add(), await fleet.add()
-    await fleet.silence(42.9, one)  # due at 43
-    await fleet.silence(32.9, other)  # stale at 33
+    await fleet.silence(42.7, one)  # due at 43
+    await fleet.silence(32.7, other)  # stale at 33
     count = preservation.count
 
     async def slow(turn: Turn) -> preservation.Count:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.6)
         return await count(turn)
 
     monkeypatch.setattr(preservation, "count", slow)

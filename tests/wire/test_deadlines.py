@@ -111,7 +111,7 @@ async def test_a_stream_has_no_deadline(settings: Settings, database: Database) 
 
 async def test_a_read_that_took_too_long_ends_in_the_database_too(settings: Settings, database: Database) -> None:
     async with hurried(settings, database) as fleet, held(database, LOCKED):
-        asked = asyncio.ensure_future(refusal(fleet.caller.gets.GetAllInstances(pb.InstanceFilter(), timeout=0.5)))
+        asked = asyncio.ensure_future(refusal(fleet.caller.gets.GetAllInstances(pb.InstanceFilter(), timeout=2)))
         await waiting(database, "reads", some=True)
         assert (await asked).code is StatusCode.DEADLINE_EXCEEDED
         await waiting(database, "reads", some=False)

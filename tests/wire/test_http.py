@@ -200,7 +200,7 @@ async def test_a_stream_that_nobody_reads_any_more_is_closed(fleet: Fleet) -> No
     at = "/instance_manager.FleetService/WatchInstances"
     await streamed(fleet.serving.http[0], at, envelope(sent), "application/connect+proto", 1)
     async with asyncio.timeout(10):
-        while await open_ones() != before:
+        while await open_ones() > before:
             await asyncio.sleep(0.05)
 
 

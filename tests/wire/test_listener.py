@@ -134,7 +134,7 @@ async def test_reflection_of_the_unknown_is_an_answer_and_no_fault(fleet: Fleet)
 async def test_a_second_server_on_a_port_does_not_start_and_names_the_flag(fleet: Fleet, settings: Settings) -> None:
     port = int(fleet.serving.addresses[0].rpartition(":")[2])
     with pytest.raises(CannotListen, match=rf"port {port} is taken.*--port"):
-        async with serving(settings.model_copy(update={"port": port})):
+        async with serving(settings.model_copy(update={"port": port, "http_port": 0})):
             pass
 
 

@@ -444,11 +444,11 @@ async def test_what_a_handler_does_not_read_is_held_at_the_client(it: Served) ->
 
 
 async def test_who_has_gone_silent_is_asked_and_who_does_not_answer_is_left() -> None:
-    options = {"grpc.keepalive_time_ms": 100, "grpc.keepalive_timeout_ms": 200}
+    options = {"grpc.keepalive_time_ms": 100, "grpc.keepalive_timeout_ms": 1000}
     async with served(options=options) as it, connected(it.port) as alive, connected(it.port, greet=False) as silent:
         await silent.until(lambda: silent.ended)
         await alive.heard(ngh2.PingReceived)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         assert not alive.ended
         assert (await asked(alive, "Echo", framed(b"x"))).status == 0
 

@@ -17,6 +17,7 @@ from manager.settings import Settings
 from tests.conftest import Database, serving
 from tests.wire.caller import Refused, calling, outcome, refusal
 from tests.wire.fleet import Fleet, request
+from tests.wire.test_deadlines import waiting
 
 A = TypeVar("A")
 MOST = 2**63 - 1
@@ -184,8 +185,7 @@ async def test_a_post_never_waits_for_the_database_and_a_full_buffer_drops_the_o
         system = KINDS["system"]
         async with locked(database, "latest_system_metrics"):
             await system.post(fleet, system.of(ids[0], timestamp_ms=1))
-            while not await database.value("select count(*) from pg_locks where not granted"):
-                await asyncio.sleep(0.01)
+            await waiting(database, "samples", some=True)
             for each in ids[1:]:
                 async with asyncio.timeout(0.5):
                     await system.post(fleet, system.of(each, timestamp_ms=1))

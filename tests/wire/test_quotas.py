@@ -93,11 +93,11 @@ async def test_who_has_used_up_his_quota_is_told_when_to_come_again_and_nobody_e
         assert [each.code for each in ended[:2]] == [StatusCode.NOT_FOUND] * 2
         assert ended[2].code is StatusCode.RESOURCE_EXHAUSTED
         assert 0 < ended[2].retries[0] <= 0.5
-        assert (await refusal(it.ben.gets.GetInstance(asked))).code is StatusCode.NOT_FOUND
-        assert (await it.ann.tries.TryAddInstance(description())).value  # another class
         http = {"authorization": f"Bearer {it.token}"}
         answer = await call(it.serving.http[0], "GetService/GetInstance", {"instance_id": str(new_id())}, **http)
         assert (answer.status, answer.json["code"]) == (429, "resource_exhausted")
+        assert (await refusal(it.ben.gets.GetInstance(asked))).code is StatusCode.NOT_FOUND
+        assert (await it.ann.tries.TryAddInstance(description())).value  # another class
         await asyncio.sleep(ended[2].retries[0] + 0.5)
         assert (await refusal(it.ann.gets.GetInstance(asked))).code is StatusCode.NOT_FOUND
 

@@ -100,7 +100,7 @@ async def test_a_full_queue_says_when_to_come_again(settings: Settings, database
 async def test_a_kill_that_takes_too_long_says_what_to_do(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(connections.SESSION, "statement_timeout", "300")
+    monkeypatch.setitem(connections.SESSION, "statement_timeout", "1000")
     async with serving(settings) as started, calling(started.addresses[0]) as caller:
         fleet = Fleet(database, started, caller)
         instance = await fleet.add()
@@ -115,7 +115,7 @@ async def test_a_kill_that_takes_too_long_says_what_to_do(
 async def test_a_read_that_takes_too_long_may_be_asked_again(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(connections.SESSION, "statement_timeout", "300")
+    monkeypatch.setitem(connections.SESSION, "statement_timeout", "1000")
     async with serving(settings) as started, calling(started.addresses[0]) as caller:
         fleet = Fleet(database, started, caller)
         instance = await fleet.add()
