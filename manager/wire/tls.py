@@ -42,7 +42,7 @@ class Tls:
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
         context.num_tickets = 0
         context.set_alpn_protocols([ALPN])
-        context.load_cert_chain(self.certificate, self.key, password="")  # or a terminal would be asked
+        context.load_cert_chain(self.certificate, self.key, password=lambda: "")  # or a terminal would be asked
         if self.client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
         return context

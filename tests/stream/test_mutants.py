@@ -11,6 +11,7 @@ from manager.domain.event import EventType, Told
 from manager.domain.filter import Filter, ResumeToken
 from manager.domain.instance import Instance
 from manager.domain.lens import Lens
+from manager.pages import Update
 from manager.repository import history
 from manager.wire import encode, subscribing
 from tests.stream.conftest import Managers
@@ -48,7 +49,7 @@ def told_twice(patch: Patch) -> None:
     """Every seventh event comes twice, as where a page overlaps the one before."""
     see = subscription.Subscription._see
 
-    async def twice(self: subscription.Subscription, told: Told) -> list[subscription.Update]:
+    async def twice(self: subscription.Subscription, told: Told) -> list[Update]:
         updates = await see(self, told)
         return updates * (2 if told.revision % 7 == 0 else 1)
 
