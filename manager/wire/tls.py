@@ -16,7 +16,7 @@ ALPN = "h2"
 NAMES = "x509_subject_alternative_name"  # as gRPC calls them
 
 # asyncio keeps so much ready for each connection, a quarter of a mebibyte of itself, before its client has said a word
-sslproto.SSLProtocol.max_size = 32 * 1024
+sslproto.SSLProtocol.max_size = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
