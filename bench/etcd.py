@@ -1,14 +1,11 @@
 """etcd from Debian, in a folder of its own, and the few messages of its protocol that are needed."""
 
-import asyncio
-import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-NEEDED = "the benchmarks need etcd: apt-get install etcd-server"
+from bench import debian
 
 KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
 GRANT = "/etcdserverpb.Lease/LeaseGrant"
@@ -45,41 +42,15 @@ def message(*fields: int | bytes) -> bytes:
 @asynccontextmanager
 async def etcd() -> AsyncIterator[Etcd]:
     """A server that keeps what it is told; it is stopped in the end, and its folder removed."""
-    program = shutil.which("etcd")
-    if not program:
-        raise SystemExit(NEEDED)
-    client, peer = _free_port(), _free_port()
+    program = debian.installed("etcd", "etcd-server")
+    client, peer = debian.free_port(), debian.free_port()
     with tempfile.TemporaryDirectory() as folder:
-        process = await asyncio.create_subprocess_exec(
+        command = (
             program,
             *("--data-dir", folder, "--logger", "zap", "--log-level", "error", "--quota-backend-bytes", str(8 << 30)),
             *("--listen-client-urls", f"http://127.0.0.1:{client}"),
             *("--advertise-client-urls", f"http://127.0.0.1:{client}"),
             *("--listen-peer-urls", f"http://127.0.0.1:{peer}"),
-            stderr=asyncio.subprocess.DEVNULL,
         )
-        try:
-            await _reachable(client)
+        async with debian.listening(client, *command) as process:
             yield Etcd(f"127.0.0.1:{client}", process.pid)
-        finally:
-            process.terminate()
-            await process.wait()
-
-
-async def _reachable(port: int) -> None:
-    """Waits until somebody listens."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-                continue
-            writer.close()
-            return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
