@@ -1,6 +1,6 @@
 """Where ours and etcd stand side by side, and what a load on either costs in CPU."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -42,9 +42,7 @@ class Arena:
 
     async def theirs(self, path: str, messages: Sequence[bytes], **options: object) -> "Cost":
         """A load on etcd."""
-        before = family_cpu(self.etcd.pid)
-        done = await load(self.etcd.address, path, messages, **options)
-        return Cost.of(done, 1, family_cpu(self.etcd.pid) - before)
+        return await Cost.at(self.etcd.pid, load(self.etcd.address, path, messages, **options))
 
     def used(self) -> tuple[float, float]:
         """The seconds of CPU of the manager and of PostgreSQL until now."""
@@ -68,6 +66,13 @@ class Cost:
         number = done.ok * items
         a_second = number / done.seconds
         return cls(server / number * 1e6, database / number * 1e6, done.cpu / number * 1e6, a_second)
+
+    @classmethod
+    async def at(cls, pid: int, loading: Awaitable[Loaded]) -> "Cost":
+        """What a load costs the process that serves it."""
+        before = family_cpu(pid)
+        done = await loading
+        return cls.of(done, 1, family_cpu(pid) - before)
 
     @property
     def whole(self) -> float:

@@ -59,14 +59,17 @@ async def keep_alives(scene: Scene) -> Cost:
     return await scene.arena.theirs(peer.KEEP_ALIVE, messages, **UNARY, mode="stream")
 
 
-def newcomers(count: int) -> list[pb.InstanceDescription]:
-    """Instances that nobody knows yet, of a timeout that outlasts the run."""
+def described(ids: Sequence[str]) -> list[pb.InstanceDescription]:
+    """Instances of a timeout that outlasts the run."""
     return [
-        pb.InstanceDescription(
-            instance_id=str(new_id()), instance_type=pb.CHROME_BROWSER, hostname="host", timeout_ms=DAY
-        )
-        for _ in range(count)
+        pb.InstanceDescription(instance_id=each, instance_type=pb.CHROME_BROWSER, hostname="host", timeout_ms=DAY)
+        for each in ids
     ]
+
+
+def newcomers(count: int) -> list[pb.InstanceDescription]:
+    """Such that nobody knows yet."""
+    return described([str(new_id()) for _ in range(count)])
 
 
 async def adds(scene: Scene) -> Cost:
@@ -132,17 +135,14 @@ BARS = (
 async def planted(arena: Arena, size: int) -> Scene:
     """The instances, the leases and the keys that the rounds are about."""
     scene = Scene(arena, [str(new_id()) for _ in range(size)])
-    described = [
-        pb.InstanceDescription(instance_id=each, instance_type=pb.CHROME_BROWSER, hostname="host", timeout_ms=DAY)
-        for each in scene.ids
-    ]
-    batches = [fleet.AddInstancesRequest(instances=each).SerializeToString() for each in chunks(described)]
+    instances = described(scene.ids)
+    batches = [fleet.AddInstancesRequest(instances=each).SerializeToString() for each in chunks(instances)]
     await scene.arena.ours(f"{FLEET}/AddInstances", batches, BATCH)
     numbers = range(1, len(scene.ids) + 1)
     await scene.arena.theirs(peer.GRANT, [peer.message(DAY // 1000, number) for number in numbers], **UNARY)
     puts = [
         peer.message(each.encode(), one.SerializeToString(), number)
-        for number, each, one in zip(numbers, scene.ids, described, strict=True)
+        for number, each, one in zip(numbers, scene.ids, instances, strict=True)
     ]
     await scene.arena.theirs(peer.PUT, puts, **UNARY)
     return scene
