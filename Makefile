@@ -68,7 +68,7 @@ patroni: .venv/.ok ## kill the primary of a Patroni cluster under load, switch i
 soak: .venv/.ok ## an hour of steady work: what grows, and is the end as fast as the beginning?
 	$(BIN)/python -m bench.soak
 
-bench: .venv/.ok ## against etcd, side by side: the ratios, and whether each bar is reached
+bench: .venv/.ok ## against etcd, Redis and ZooKeeper, side by side: the ratios, and whether each bar is reached
 	$(BIN)/python -m bench.peers
 
 bench-full: .venv/.ok ## the same on both transports, and growth, delivery, and many subscribers beside a stalled one

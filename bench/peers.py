@@ -1,4 +1,4 @@
-"""Against etcd, side by side, in paired rounds; then a line for each bar.
+"""Against etcd, and Redis and ZooKeeper, side by side, in paired rounds; then a line for each bar.
 
     .venv/bin/python -m bench.peers [--rounds 5] [--transport native] [--only operations --only kills ...]
 
@@ -9,7 +9,7 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from bench import footprint, idle, kills, operations, overload, samples, watching
+from bench import footprint, idle, kills, operations, others, overload, samples, watching
 from bench.arena import Arena, arena
 from bench.load import compiled
 from bench.scene import machine
@@ -17,6 +17,7 @@ from manager.embedded import start
 
 SCENARIOS: dict[str, Callable[[Arena, int], Awaitable[list[str]]]] = {
     "operations": operations.judged,
+    "others": others.judged,
     "idle": idle.judged,
     "kills": kills.judged,
     "watching": watching.judged,
@@ -34,8 +35,11 @@ async def main() -> None:
     parser.add_argument("--transport", default="grpcio", choices=("grpcio", "native"))
     asked = parser.parse_args()
     compiled()
+    names = asked.only or list(SCENARIOS)
+    if "others" in names:
+        others.installed()
     lines: list[str] = []
-    for name in asked.only or SCENARIOS:
+    for name in names:
         with start(None, ephemeral=True) as postgres:
             print(f"\n{name}, by {asked.transport}: {machine(postgres)}", flush=True)
             async with arena(postgres, asked.transport) as standing:
