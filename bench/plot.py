@@ -1,6 +1,7 @@
 """Draws what the benchmarks printed.
 
 .venv/bin/python -m bench.plot bars OUTPUT.svg < what `make bench` printed
+.venv/bin/python -m bench.plot ratios OUTPUT.svg < the same, or bench/RESULTS.md
 .venv/bin/python -m bench.plot soak OUTPUT.svg < what `make soak` printed
 """
 
@@ -14,6 +15,7 @@ import pygal
 from pygal.style import CleanStyle
 
 JUDGED = re.compile(r"^(\S+) (\S+) (\S+) (ok|short)$", re.MULTILINE)
+COMPARED = re.compile(r"^\| work \| ours \|(.+)\|\n\|[-|]+\n((?:\|.+\n)+)", re.MULTILINE)
 STYLE = CleanStyle(font_family="sans-serif", label_font_size=11, major_label_font_size=11, legend_font_size=12)
 
 
@@ -39,6 +41,31 @@ def bars(text: str) -> pygal.Graph:
     return chart
 
 
+def ratios(text: str) -> pygal.Graph:
+    """How much of each peer's CPU ours takes for the same work, from the last table of them."""
+    peers, body = COMPARED.findall(text)[-1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()]
+    found = [[re.search(r"\((.+)\)", cell) for cell in row[2:]] for row in rows]
+    values = [[float(each[1]) if each else None for each in row] for row in found]
+    known = [value for row in values for value in row if value]
+    chart = pygal.HorizontalBar(
+        style=STYLE,
+        js=(),
+        title="CPU, ours / the peer's, for the same work",
+        legend_at_bottom=True,
+        logarithmic=True,
+        zero=min(known) / 2,
+        truncate_label=-1,
+        height=120 + 26 * sum(map(len, values)),
+    )
+    chart.x_labels = [row[0] for row in reversed(rows)]
+    marks = (first * 10.0**power for power in range(-3, 4) for first in (1, 2, 5))
+    chart.y_labels = [mark for mark in marks if min(known) / 2 <= mark <= max(known)]
+    for peer, column in zip(peers.split("|"), zip(*values, strict=True), strict=True):
+        chart.add(peer.strip(), column[::-1])
+    return chart
+
+
 def soak(text: str) -> pygal.Graph:
     """The p99 of each minute."""
     minutes = [json.loads(line) for line in text.splitlines() if line.startswith('{"number"')]
@@ -60,7 +87,7 @@ def soak(text: str) -> pygal.Graph:
     return chart
 
 
-DRAWN: dict[str, Callable[[str], pygal.Graph]] = {"bars": bars, "soak": soak}
+DRAWN: dict[str, Callable[[str], pygal.Graph]] = {"bars": bars, "ratios": ratios, "soak": soak}
 
 
 def main(arguments: Sequence[str]) -> None:
