@@ -11,7 +11,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 MOST = 1_000  # pages
-MOST_SHOWN = 10_000  # of what is in them
+SIZE = 8 * 2**20  # bytes of the events in them, as stored; what is made of them comes to about as much again, twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +56,33 @@ class Seen:
     before: Update | None
     held: Update | None
 
+    @property
+    def size(self) -> int:
+        """Bytes, as stored."""
+        return sum(each.sight.told.size for each in self.page if each.sight)
+
 
 class Pages:
     """Those that were made last, by who sees them and from where to where."""
 
     def __init__(self) -> None:
-        self._seen: dict[Hashable, Seen] = {}
-        self._shown = 0
+        self._seen: dict[Hashable, tuple[Seen, int]] = {}
+        self._size = 0
 
     def get(self, key: Hashable) -> Seen | None:
         """What somebody who sees the same has gone through."""
-        return self._seen.get(key)
+        seen, _ = self._seen.get(key, (None, 0))
+        return seen
 
     def keep(self, key: Hashable, seen: Seen) -> None:
         """For those who come next."""
-        self._seen[key] = seen
-        self._shown += len(seen.page)
-        while self._shown > MOST_SHOWN or len(self._seen) > MOST:
-            self._shown -= len(self._seen.pop(next(iter(self._seen))).page)
+        size = seen.size
+        self._seen[key] = seen, size
+        self._size += size
+        while self._size > SIZE or len(self._seen) > MOST:
+            _, size = self._seen.pop(next(iter(self._seen)))
+            self._size -= size
 
     def clear(self) -> None:
         """Forgets them all."""
-        self._seen, self._shown = {}, 0
+        self._seen, self._size = {}, 0

@@ -14,13 +14,14 @@ from manager.domain.filter import Filter, ResumeToken
 from manager.domain.instance import InstanceId, InstanceType
 from manager.domain.lens import Lens, Sight
 from manager.feed import Feed
-from manager.pages import MOST, MOST_SHOWN, Page, Pages, Seen, Update
+from manager.pages import MOST, SIZE, Page, Pages, Seen, Update
 from manager.presence import new_id
 from manager.repository import history
 from manager.subscription import Subscription
 from manager.wire import encode
 from tests.conftest import Database
 from tests.fleet import Fleet, fleet_of
+from tests.test_feed import told
 
 CHROME, VLLM = InstanceType.CHROME_BROWSER, InstanceType.VLLM
 LENSES = [
@@ -128,11 +129,14 @@ async def test_an_equal_filter_is_one_whose_labels_come_in_another_order() -> No
     assert Lens(Filter(subtree_of=InstanceId(uuid4())), ()).alike is None
 
 
-@pytest.mark.parametrize("of_each", [0, 1, 300])
-def test_what_is_kept_is_bounded(of_each: int) -> None:
-    pages, update = Pages(), Update(ResumeToken(uuid4(), 1, 0, 0))
+@pytest.mark.parametrize(
+    ("of_each", "size", "most"), [(0, 0, MOST), (1, 100, MOST), (300, 1_000, 27), (500, 20_000, 0)]
+)
+def test_what_is_kept_is_bounded_in_pages_and_bytes(of_each: int, size: int, most: int) -> None:
+    pages, event = Pages(), told(1, size)
+    update = Update(event.place(), Sight(EventType.ADDED, event))
     for number in range(5_000):
         pages.keep(number, Seen(Page([update] * of_each), None, None))
     kept = [number for number in range(5_000) if pages.get(number)]
-    assert len(kept) == min(MOST, MOST_SHOWN // max(of_each, 1))
-    assert kept[-1] == 4_999
+    assert kept == list(range(5_000 - most, 5_000))
+    assert of_each * size * most <= SIZE
