@@ -36,16 +36,16 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         """The same for a port of our own. Raises OSError where the files are none of TLS's."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        sealing = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca)
+        sealing.minimum_version = ssl.TLSVersion.TLSv1_2
         # nothing is resumed: connections are few and long, and each shows its certificate anew
-        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
-        context.num_tickets = 0
-        context.set_alpn_protocols([ALPN])
-        context.load_cert_chain(self.certificate, self.key, password=lambda: "")  # or a terminal would be asked
+        sealing.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+        sealing.num_tickets = 0
+        sealing.set_alpn_protocols([ALPN])
+        sealing.load_cert_chain(self.certificate, self.key, password=lambda: "")  # or a terminal would be asked
         if self.client_ca:
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
+            sealing.verify_mode = ssl.CERT_REQUIRED
+        return sealing
 
     def fault(self) -> str:
         """What is wrong with the files, in OpenSSL's words; nothing where they can be served with."""
