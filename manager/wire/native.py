@@ -9,6 +9,7 @@ from typing import Any
 
 from manager.wire.http2 import Connection
 from manager.wire.manners import Manners
+from manager.wire.ports import accepting
 from manager.wire.tls import HANDSHAKE, Tls
 
 EVERY = "::"
@@ -55,18 +56,10 @@ class Server:
 
     async def start(self) -> None:
         """Takes calls from now on."""
-        loop = asyncio.get_running_loop()
         for one, context in self._sockets:
             within = HANDSHAKE if context else None
-            made = await loop.create_server(
-                self._connected,
-                sock=one,
-                ssl=context,
-                ssl_handshake_timeout=within,
-                ssl_shutdown_timeout=within,
-                backlog=BACKLOG,
-            )
-            self._listening.append(made)
+            limits = {"ssl_handshake_timeout": within, "ssl_shutdown_timeout": within}
+            self._listening.append(await accepting(self._connected, one, BACKLOG, ssl=context, **limits))
 
     def _connected(self) -> Connection:
         return Connection(self._handlers, self._manners, self._connections)

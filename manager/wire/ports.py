@@ -1,13 +1,52 @@
 """Ports: a server has its own alone, or holds it for its workers, who share it among themselves."""
 
+import asyncio
 import errno
+import logging
+import resource
 import socket
 from collections.abc import Callable, Sequence
+from time import monotonic
 from types import TracebackType
+from typing import Any
 
 from manager.domain.refusals import Refusal
 
+log = logging.getLogger(__name__)
+
 EVERY, EVERY_IPV4 = "[::]", "0.0.0.0"  # noqa: S104 - what the operator asked for; the second where there is no IPv6
+
+
+TOLD_EVERY = 10.0  # seconds
+told_at = float("-inf")
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether it is to be logged. What asyncio says anew at each connection that it has no file for is said once."""
+    global told_at
+    if not str(record.msg).startswith("socket.accept() out of system resource"):
+        return True
+    if monotonic() - told_at >= TOLD_EVERY:
+        told_at = monotonic()
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        log.warning("no file descriptor is left of %d (ulimit -n): new connections wait until others end", most)
+    return False
+
+
+logging.getLogger("asyncio").addFilter(_ours)
+
+
+async def accepting(
+    protocol: Callable[[], asyncio.BaseProtocol], one: socket.socket, backlog: int, **options: Any
+) -> asyncio.Server:
+    """A server on a socket that is bound; so many connections may wait for it.
+
+    They are taken one a turn of the loop: as many as asyncio would take in a turn it tries in vain, and tries again for
+    each of those a second later, where there are no files left.
+    """
+    made = await asyncio.get_running_loop().create_server(protocol, sock=one, backlog=1, **options)
+    one.listen(backlog)
+    return made
 
 
 class CannotListen(Refusal):

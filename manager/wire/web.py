@@ -1,6 +1,5 @@
 """The HTTP server: uvicorn on sockets of ours, in the loop and under the signals of the server that it is part of."""
 
-import asyncio
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from datetime import timedelta
 import uvicorn
 from starlette.types import ASGIApp
 
-from manager.wire.ports import EVERY, listened, taken
+from manager.wire.ports import EVERY, accepting, listened, taken
 from manager.wire.tls import HANDSHAKE, Tls
 from manager.wire.waiting import Waiting
 
@@ -28,12 +27,9 @@ class Embedded(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's own, on the sockets that it is given."""
-        loop, tls = asyncio.get_running_loop(), self.config.ssl
-        within = HANDSHAKE if tls else None
-        self.servers = [
-            await loop.create_server(self._met, sock=each, ssl=tls, ssl_handshake_timeout=within, backlog=BACKLOG)
-            for each in sockets or ()
-        ]
+        tls = self.config.ssl
+        limits = {"ssl": tls, "ssl_handshake_timeout": HANDSHAKE if tls else None}
+        self.servers = [await accepting(self._met, each, BACKLOG, **limits) for each in sockets or ()]
         self.started = True
 
     def _met(self) -> Waiting:
