@@ -19,21 +19,26 @@ COMPARED = re.compile(r"^\| work \| ours \|(.+)\|\n\|[-|]+\n((?:\|.+\n)+)", re.M
 STYLE = CleanStyle(font_family="sans-serif", label_font_size=11, major_label_font_size=11, legend_font_size=12)
 
 
+def horizontal(title: str, values: Sequence[float], lines: int, **more: object) -> pygal.HorizontalBar:
+    """Bars for ratios, so many lines of them."""
+    return pygal.HorizontalBar(
+        style=STYLE,
+        js=(),
+        title=title,
+        legend_at_bottom=True,
+        logarithmic=True,
+        zero=min(values) / 2,
+        truncate_label=-1,
+        height=120 + 26 * lines,
+        **more,
+    )
+
+
 def bars(text: str) -> pygal.Graph:
     """How many times as good as its bar each value is, whether that is a ceiling or a floor."""
     found = [(name, float(value) / float(limit), how == "ok") for name, value, limit, how in JUDGED.findall(text)]
     good = [max(ratio, 1 / ratio) if ok else min(ratio, 1 / ratio) for _, ratio, ok in found]
-    chart = pygal.HorizontalBar(
-        style=STYLE,
-        js=(),
-        title="times as good as its bar",
-        legend_at_bottom=True,
-        logarithmic=True,
-        zero=min(good) / 2,
-        range=(min(good) / 2, max(*good, 1.1)),
-        truncate_label=-1,
-        height=120 + 26 * len(found),
-    )
+    chart = horizontal("times as good as its bar", good, len(found), range=(min(good) / 2, max(*good, 1.1)))
     chart.x_labels = [name for name, _, _ in reversed(found)]
     for title, wanted in (("reached", True), ("short", False)):
         pairs = zip(found, good, strict=True)
@@ -48,16 +53,7 @@ def ratios(text: str) -> pygal.Graph:
     found = [[re.search(r"\((.+)\)", cell) for cell in row[2:]] for row in rows]
     values = [[float(each[1]) if each else None for each in row] for row in found]
     known = [value for row in values for value in row if value]
-    chart = pygal.HorizontalBar(
-        style=STYLE,
-        js=(),
-        title="CPU, ours / the peer's, for the same work",
-        legend_at_bottom=True,
-        logarithmic=True,
-        zero=min(known) / 2,
-        truncate_label=-1,
-        height=120 + 26 * sum(map(len, values)),
-    )
+    chart = horizontal("CPU, ours / the peer's, for the same work", known, sum(map(len, values)))
     chart.x_labels = [row[0] for row in reversed(rows)]
     marks = (first * 10.0**power for power in range(-3, 4) for first in (1, 2, 5))
     chart.y_labels = [mark for mark in marks if min(known) / 2 <= mark <= max(known)]
