@@ -17,7 +17,7 @@ from manager.feed import Feed
 from manager.pages import MOST, SIZE, Page, Pages, Seen, Update
 from manager.presence import new_id
 from manager.repository import history
-from manager.subscription import Subscription
+from manager.subscription import PAGE, Subscription
 from manager.wire import encode
 from tests.conftest import Database
 from tests.fleet import Fleet, fleet_of
@@ -103,6 +103,24 @@ async def test_whoever_shares_is_shown_what_he_is_shown_alone(fleet: Fleet, seed
             alone = await shown(own, fleet, *each, places[-1])
         assert together[number] == together[number + len(asked)] == alone
     assert len({tuple(each) for each in together}) > len(LENSES)
+
+
+@pytest.mark.parametrize("late_first", [False, True])
+async def test_who_holds_a_message_back_shares_with_nobody_who_begins_there(fleet: Fleet, late_first: bool) -> None:
+    """Whether it ends its revision is known only at the next page, which for the other is the first."""
+    root = await fleet.add()
+    await asyncio.gather(*(fleet.add(root) for _ in range(PAGE + 100)))
+    async with fleet.connections.readers.use() as connection:
+        begin = await history.head(connection)
+        await fleet.kill(root)
+        page = await history.read(connection, (begin.revision, begin.ordinal), 10_000)
+    within, end = page.events[PAGE - 1].place(), page.events[-1].place()
+    order, found = ([within, begin] if late_first else [begin, within]), dict[ResumeToken, list[bytes]]()
+    async with feeding(fleet, 20_000) as feed:
+        for place in order:
+            found[place] = await shown(feed, fleet, 1, place, end)
+    assert len(found[begin]) == PAGE + 101
+    assert found[within] == found[begin][PAGE:]
 
 
 async def test_equal_lenses_go_through_the_history_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
