@@ -1,6 +1,6 @@
 """Meters: what this server does, counted for Prometheus. docs/metrics.md says what each of them means."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -117,10 +117,10 @@ class Meters:
         service, name = path.strip("/").split("/")
         return Method(cache(lambda code: self._calls.labels(service, name, code)), self._seconds.labels(service, name))
 
-    def read(self, proto_version: str, readings: Sequence[Reading]) -> None:
-        """Adds what others keep, and what the process is."""
+    def read(self, about: Mapping[str, str], readings: Sequence[Reading]) -> None:
+        """Adds what others keep, and what the process is: the release, and by label what else there is to say."""
         build = Info("im_build", "which release this is", registry=self.registry)
-        build.info({"version": __version__, "proto_version": proto_version})
+        build.info({"version": __version__, **about})
         self.registry.register(Readings(readings))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

@@ -31,7 +31,12 @@ def require(settings: Settings) -> None:
 
 def is_development(settings: Settings) -> bool:
     """Whether this machine alone is served, and nobody is asked who calls."""
-    return not settings.auth and all(map(loopback, settings.bind))
+    return not settings.auth and is_local(settings)
+
+
+def is_local(settings: Settings) -> bool:
+    """Whether nobody but this machine reaches it."""
+    return all(map(loopback, settings.bind))
 
 
 def reflects(settings: Settings) -> bool:

@@ -52,6 +52,7 @@ from manager.wire.quotas import Quotas
 from manager.wire.services import Rooms, register
 from manager.wire.subscribing import Streams, Subscribing
 from manager.wire.tls import tls_of
+from manager.wire.transport import usual
 from manager.wire.web import Web
 
 log = logging.getLogger(__name__)
@@ -130,8 +131,10 @@ async def _serve(
     await rooms.turns.recognize()
     subscribing = Subscribing(rooms.streams, meters.sent.inc)
     quotas = Quotas(settings)
-    meters.read(PROTO_VERSION, (*_readings(settings, rooms, subscribing, safeguards), *quotas.readings()))
     tls = tls_of(settings)
+    transport = settings.transport or usual(alone=safety.is_local(settings) and not tls)
+    about = {"proto_version": PROTO_VERSION, "transport": transport}
+    meters.read(about, (*_readings(settings, rooms, subscribing, safeguards), *quotas.readings()))
     keyring = Keyring(rooms.readers, most=settings.tokens_known) if settings.auth else None
     denials = Denials(rooms.readers, settings.denied_rows)
     authority = Authority(keyring, denials, certificates=bool(settings.tls_client_ca)) if keyring else None
@@ -140,7 +143,7 @@ async def _serve(
     register(gate, rooms, subscribing)
     if safety.reflects(settings):
         reflect(gate)
-    listener = Listener(gate, settings.transport, limits, tls, shared=supervisor is not None)
+    listener = Listener(gate, transport, limits, tls, shared=supervisor is not None)
     health, standing = Health(listener), _standing(settings, rooms, safeguards, meters)
     stage = Backstage(
         handlers=gate.handlers,

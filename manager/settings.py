@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     http_port: int | None = Field(default=None, ge=0, le=65535)  # `http_at` says which it is
     http_names: tuple[str, ...] = ()
     workers: int = Field(default=1, ge=1, le=100)
-    transport: Transport = Transport.GRPCIO
+    transport: Transport | None = None  # `manager.wire.transport` says which it is otherwise
 
     # who may call: `auth` asks everybody for a token or a certificate; `manager.safety` says where it may be left out
     auth: bool = False

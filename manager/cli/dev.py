@@ -100,7 +100,7 @@ def _start(data_dir: Path | None, ephemeral: bool, settings: Settings) -> Postgr
 def _on_own_server(settings: Settings, company: "Company") -> None:
     asyncio.run(migrations.upgrade(settings.database_url))
     # whoever may migrate may do more than serve, and this is development; but from this machine alone
-    alone = all(map(safety.loopback, settings.bind))
+    alone = safety.is_local(settings)
     settings = settings.model_copy(update={"insecure_i_know": settings.insecure_i_know or alone})
 
     def started(serving: Serving) -> None:

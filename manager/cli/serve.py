@@ -40,7 +40,8 @@ Workers = Annotated[
 
 
 TransportOption = Annotated[
-    Transport | None, typer.Option("--transport", help="What carries the calls; native is an extra.")
+    Transport | None,
+    typer.Option("--transport", help="What carries the calls; native, an extra, is the usual one on the loopback."),
 ]
 
 Insecure = Annotated[

@@ -71,7 +71,7 @@ def launched(settings: Settings, addresses: tuple[str, ...], instance: str, numb
         "IM_PORT": addresses[0].rpartition(":")[2],
         # each has a port of its own: what Prometheus asks is about one process
         "IM_HTTP_PORT": str(settings.http_at + number - 1 if settings.http_at else 0),
-        "IM_TRANSPORT": settings.transport,
+        "IM_TRANSPORT": settings.transport or "",
         "IM_INSECURE_I_KNOW": json.dumps(settings.insecure_i_know),
     }
     command = (sys.executable, "-m", "manager.cli.worker", str(number), instance, str(os.getpid()))

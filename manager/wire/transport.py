@@ -1,5 +1,6 @@
 """The seam between the services and what carries them: the same handlers, by their paths, on either server."""
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -33,6 +34,17 @@ class Server(Protocol):
 
     async def stop(self, grace: float | None) -> None:
         """Takes no more calls, and ends those that are still open after the grace, in seconds."""
+
+
+def usual(*, alone: bool) -> Transport:
+    """Where nobody chose one: native for clients on this machine alone and in the clear, if it is installed."""
+    if not alone:
+        return Transport.GRPCIO
+    try:
+        importlib.import_module("manager.wire.native")
+    except ImportError:
+        return Transport.GRPCIO
+    return Transport.NATIVE
 
 
 def server(transport: Transport, handlers: Handlers, options: Options) -> Server:

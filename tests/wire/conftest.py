@@ -10,6 +10,7 @@ import pytest
 
 from manager.server import Serving
 from manager.settings import Settings, Transport
+from manager.wire.transport import usual
 from tests.conftest import PASSWORD, Database, at, serving
 from tests.wire.caller import calling
 from tests.wire.fleet import Fleet
@@ -29,8 +30,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def transport(request: pytest.FixtureRequest) -> Transport:
     """What carries the calls."""
-    chosen: Transport = getattr(request, "param", Settings().transport)
-    return chosen
+    chosen: Transport | None = getattr(request, "param", Settings().transport)
+    return chosen or usual(alone=True)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from grpc import aio
 from manager.settings import Settings, Transport
 from manager.wire.limits import Limits
 from manager.wire.listener import OPTIONS
-from manager.wire.transport import SERVERS, NotInstalled, server
+from manager.wire.transport import SERVERS, NotInstalled, server, usual
 from tests.wire.raw import Raw, connected, framed
 
 PATH = "/test.Test/Wait"
@@ -25,12 +25,24 @@ def test_every_transport_has_a_server() -> None:
 
 
 def test_a_transport_that_is_not_installed_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    _uninstall(monkeypatch)
+    with pytest.raises(NotInstalled, match=r"instance-manager\[native\].*--transport grpcio"):
+        server(Transport.NATIVE, {}, (*OPTIONS, ("grpc.so_reuseport", 0)))
+
+
+def test_this_machine_alone_is_served_by_native_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usual(alone=True) is Transport.NATIVE
+    assert usual(alone=False) is Transport.GRPCIO
+    _uninstall(monkeypatch)
+    assert usual(alone=True) is Transport.GRPCIO
+
+
+def _uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if libnghttp2 were not there."""
     for name in ("manager.wire.native", "manager.wire.http2"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delattr("manager.wire.native", raising=False)
     monkeypatch.setitem(sys.modules, "ngh2", None)
-    with pytest.raises(NotInstalled, match=r"instance-manager\[native\].*--transport grpcio"):
-        server(Transport.NATIVE, {}, (*OPTIONS, ("grpc.so_reuseport", 0)))
 
 
 def same(content: bytes) -> bytes:
