@@ -59,3 +59,27 @@ async def test_without_files_new_connections_wait_and_it_is_said_once(
             await came.wait()
         writer.close()
         server.close()
+
+
+class Kept(asyncio.Protocol):
+    """Tells how what came was set up."""
+
+    def __init__(self, came: "asyncio.Future[int]") -> None:
+        self._came = came
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio calls it."""
+        taken: socket.socket = transport.get_extra_info("socket")
+        self._came.set_result(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        transport.close()
+
+
+async def test_an_answer_in_two_pieces_waits_for_no_acknowledgement() -> None:
+    came: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    one = socket.socket()
+    one.bind(("127.0.0.1", 0))
+    server = await ports.accepting(lambda: Kept(came), one, 8)
+    async with server:
+        _, writer = await asyncio.open_connection(*one.getsockname())
+        assert await came
+        writer.close()
