@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,6 +42,10 @@ from manager.wire.subscribing import Streams, Subscribing
 CONSOLE = Path(__file__).parents[1] / "console"
 MUCH = 64 * 1024  # bytes of a request that are read before it is asked who sends them
 VIEWS = ("/", "/instances/{id}", "/events")  # each of them is the console's one page
+# headers whose values connectrpc repeats, in words of its own, where it cannot use them
+REPEATED: tuple[str, ...] = ("connect-timeout-ms", "connect-protocol-version", "grpc-timeout")
+REPEATED += ("content-encoding", "connect-content-encoding", "grpc-encoding")
+WORD = re.compile(rb"[\w.,* -]{0,40}")  # ASCII alone
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
     "UNAUTHENTICATED": 401,
@@ -134,6 +139,9 @@ class Site:
         if not all(_is_text(value) for _, value in scope["headers"]):
             # connectrpc takes other bytes for a fault of its own, and tells of it
             await PlainTextResponse("headers must be text in UTF-8\n", 400)(scope, receive, send)
+        elif name := _no_word(scope["headers"]):
+            told = {"code": "invalid_argument", "message": f"{name}: must be a word, of 40 letters and digits at most"}
+            await JSONResponse(told, 400)(scope, receive, send)
         elif refusal := await self._turned_away(scope):
             await refusal(scope, receive, send)
         elif content_type.split(b";")[0].split(b"+")[0] == b"application/grpc":
@@ -206,6 +214,12 @@ def _is_text(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _no_word(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The first header that would be repeated, and holds what is not to be."""
+    named = ((name.decode("latin-1"), value) for name, value in headers)
+    return next((name for name, value in named if name in REPEATED and not WORD.fullmatch(value)), None)
 
 
 def _brings_much(headers: Headers) -> bool:

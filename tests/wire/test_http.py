@@ -18,7 +18,7 @@ from manager.presence import new_id
 from manager.settings import Settings
 from manager.wire import waiting
 from manager.wire.connect import CODES
-from manager.wire.http import HTTP_STATUS
+from manager.wire.http import HTTP_STATUS, REPEATED
 from manager.wire.status import STATUS_OF
 from manager.wire.web import KEPT
 from tests.conftest import serving
@@ -239,6 +239,16 @@ async def test_headers_that_are_no_text_are_refused_in_our_own_words(
     answer = await ask(fleet.serving.http[0], at, b"{}", content_type="application/json", x="\xff", **VERSION)
     assert (answer.status, answer.text) == (400, "headers must be text in UTF-8\n")
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("name", REPEATED)
+@pytest.mark.parametrize("value", ["a\tb", "/etc", "'", "\N{SNOWMAN}", "x" * 5000])
+async def test_of_a_header_that_is_no_word_nothing_is_repeated(fleet: Fleet, name: str, value: str) -> None:
+    kind = "application/grpc-web+json" if name.startswith("grpc") else "application/json"
+    sent = {"content_type": kind, name: value.encode().decode("latin-1"), **VERSION}
+    answer = await ask(fleet.serving.http[0], LIST, b"{}", **sent)
+    told = {"code": "invalid_argument", "message": f"{name}: must be a word, of 40 letters and digits at most"}
+    assert (answer.status, answer.json) == (400, told)
 
 
 LIST = "/instance_manager.GetService/GetAllInstances"
