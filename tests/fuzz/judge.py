@@ -1,5 +1,6 @@
 """What no answer may hold, whatever was asked."""
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -43,3 +44,10 @@ class Judge:
         assert "incident" not in text, f"a fault of ours: {text!r}, to {what!r}"
         assert text.isprintable(), (text, what)
         assert len(text) <= LONGEST, f"{len(text)} characters, to {what!r}: {text[:200]!r}"
+
+    def refusal_over_http(self, what: object, status: int, kind: str, body: bytes) -> None:
+        """The same where it came over HTTP, with a content type of that kind; for what is in words of ours."""
+        text = body.decode().strip()
+        told = json.loads(text) if "application/json" in kind else {"message": text}
+        self.refusal(what, str(told.get("code", status)), told.get("message", ""))
+        assert told.get("code") not in ("unknown", "data_loss"), (told, what)

@@ -2,7 +2,6 @@
 or refused for what is wrong with it, and no answer shows anything of ours."""
 
 import asyncio
-import json
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -157,7 +156,4 @@ def fit(it: Target, content: bytes, answer: bytes) -> None:
     assert status in OF_HTTP, (content[:600], answer[:600])
     if status < 400 or not body or b"chunked" in head:
         return
-    text = body.decode().strip()
-    told = json.loads(text) if b"application/json" in head else {"message": text}
-    it.judge.refusal(content[:300], str(told.get("code", status)), told.get("message", ""))
-    assert told.get("code") not in ("unknown", "data_loss"), (content[:600], told)
+    it.judge.refusal_over_http(content[:600], status, head.decode("latin-1"), body)
