@@ -11,12 +11,15 @@ from tests.wire.caller import LEAK, TOKEN
 OF_PYTHON = re.compile(
     r"(?i:codec can't|invalid literal|not subscriptable|has no attribute|site-packages|0x[0-9a-f]{8})"
 )
+# what is the caller's own: the version that it says it speaks, cut to a hash's length
+SPOKEN = re.compile(r"(?<=and the call came with ).{1,64}(?=: generate)")
 LONGEST = 600
 
 
 def leak(text: str) -> str | None:
     """What of the server's inside a refusal shows; None where it shows nothing."""
-    found = LEAK.search(TOKEN.sub("", text)) or OF_PYTHON.search(text)
+    own = SPOKEN.sub("", TOKEN.sub("", text))
+    found = LEAK.search(own) or OF_PYTHON.search(own)
     return found.group() if found else None
 
 

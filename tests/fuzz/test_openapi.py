@@ -114,6 +114,6 @@ async def test_every_answer_over_http_is_one_that_is_described(it: Target) -> No
     assert len(asked.answers) == len(description["paths"])
     answered = [label for label, statuses in asked.answers.items() if statuses[200]]
     assert len(answered) > 0.9 * len(asked.answers), asked.answers.keys() - set(answered)
-    assert all(statuses[400] > EACH for label, statuses in asked.answers.items() if label.startswith("POST"))
+    assert all(statuses[400] > 10 for label, statuses in asked.answers.items() if label.startswith("POST"))
     if LONG:
         print(f"\n{sum(each.total() for each in asked.answers.values())} answers, peak {it.peak >> 20} MiB", end=" ")
