@@ -42,10 +42,16 @@ from manager.wire.subscribing import Streams, Subscribing
 CONSOLE = Path(__file__).parents[1] / "console"
 MUCH = 64 * 1024  # bytes of a request that are read before it is asked who sends them
 VIEWS = ("/", "/instances/{id}", "/events")  # each of them is the console's one page
-# headers whose values connectrpc repeats, in words of its own, where it cannot use them
-REPEATED: tuple[str, ...] = ("connect-timeout-ms", "connect-protocol-version", "grpc-timeout")
-REPEATED += ("content-encoding", "connect-content-encoding", "grpc-encoding")
-WORD = re.compile(rb"[\w.,* -]{0,40}")  # ASCII alone
+ENCODING = re.compile(rb"[\w.,* -]{0,40}"), "must name an encoding"
+# headers whose values connectrpc repeats, in words of its own, where they are not so
+REPEATED: Mapping[str, tuple[re.Pattern[bytes], str]] = {
+    "connect-timeout-ms": (re.compile(rb"\d{0,10}"), "must be 10 digits at most"),
+    "connect-protocol-version": (re.compile(rb"1"), "must be 1"),
+    "grpc-timeout": (re.compile(rb"\d{1,8}[HMSmun]"), "must be 8 digits at most and a unit: H, M, S, m, u or n"),
+    "content-encoding": ENCODING,
+    "connect-content-encoding": ENCODING,
+    "grpc-encoding": ENCODING,
+}
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
     "UNAUTHENTICATED": 401,
@@ -139,8 +145,8 @@ class Site:
         if not all(_is_text(value) for _, value in scope["headers"]):
             # connectrpc takes other bytes for a fault of its own, and tells of it
             await PlainTextResponse("headers must be text in UTF-8\n", 400)(scope, receive, send)
-        elif name := _no_word(scope["headers"]):
-            told = {"code": "invalid_argument", "message": f"{name}: must be a word, of 40 letters and digits at most"}
+        elif problem := _unfit(scope["headers"]):
+            told = {"code": "invalid_argument", "message": problem}
             await JSONResponse(told, 400)(scope, receive, send)
         elif refusal := await self._turned_away(scope):
             await refusal(scope, receive, send)
@@ -216,10 +222,13 @@ def _is_text(value: bytes) -> bool:
     return True
 
 
-def _no_word(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The first header that would be repeated, and holds what is not to be."""
-    named = ((name.decode("latin-1"), value) for name, value in headers)
-    return next((name for name, value in named if name in REPEATED and not WORD.fullmatch(value)), None)
+def _unfit(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """What is wrong with the first header that would be repeated."""
+    for name, value in headers:
+        pattern, problem = REPEATED.get(name.decode("latin-1"), (None, ""))
+        if pattern is not None and not pattern.fullmatch(value):
+            return f"{name.decode()}: {problem}"
+    return None
 
 
 def _brings_much(headers: Headers) -> bool:

@@ -243,12 +243,23 @@ async def test_headers_that_are_no_text_are_refused_in_our_own_words(
 
 @pytest.mark.parametrize("name", REPEATED)
 @pytest.mark.parametrize("value", ["a\tb", "/etc", "'", "\N{SNOWMAN}", "x" * 5000])
-async def test_of_a_header_that_is_no_word_nothing_is_repeated(fleet: Fleet, name: str, value: str) -> None:
+async def test_of_a_header_that_is_not_as_it_may_be_nothing_is_repeated(fleet: Fleet, name: str, value: str) -> None:
     kind = "application/grpc-web+json" if name.startswith("grpc") else "application/json"
     sent = {"content_type": kind, name: value.encode().decode("latin-1"), **VERSION}
     answer = await ask(fleet.serving.http[0], LIST, b"{}", **sent)
-    told = {"code": "invalid_argument", "message": f"{name}: must be a word, of 40 letters and digits at most"}
+    told = {"code": "invalid_argument", "message": f"{name}: {REPEATED[name][1]}"}
     assert (answer.status, answer.json) == (400, told)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("connect-protocol-version", "postgres"), ("connect-timeout-ms", "1" * 11), ("grpc-timeout", "1x")],
+)
+async def test_what_connect_asks_of_a_header_is_asked_before(fleet: Fleet, name: str, value: str) -> None:
+    answer = await ask(
+        fleet.serving.http[0], LIST, b"{}", **{"content_type": "application/json", name: value}, **VERSION
+    )
+    assert (answer.status, answer.json["message"]) == (400, f"{name}: {REPEATED[name][1]}")
 
 
 LIST = "/instance_manager.GetService/GetAllInstances"
