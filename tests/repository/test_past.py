@@ -139,8 +139,8 @@ async def holds(fleet: Fleet) -> None:
         await differ(fleet, states, first, last)
     orphans = await fleet.rows("""
         select e.instance_id from event e left join instance r on r.id = e.root_cause
-        where e.type = 2 and (r.died_revision is distinct from e.revision or r.death_cause not in (1, 2)
-                              or (e.cause = 3) = (e.root_cause = e.instance_id) or e.actor = '')
+        where e.actor = '' or e.type = 2 and (r.died_revision is distinct from e.revision or r.death_cause not in (1, 2)
+                                              or (e.cause = 3) = (e.root_cause = e.instance_id))
         union all
         select i.id from instance i left join event e on e.instance_id = i.id and e.type = 2
         where i.died_revision is not null and (e.revision, e.cause, e.root_cause) is distinct from
