@@ -12,7 +12,8 @@ from manager.cli import words
 from manager.cli.codes import Exit
 from manager.cli.finding import SIGN_OF, State
 from manager.cli.output import Shown
-from manager.cli.progress import bar, spinning
+from manager.cli.progress import bar, bars, spinning
+from manager.cli.progress import shown as shown_to_a_person
 from manager.cli.say import say
 from manager.cli.serve import fail, settings_of
 from manager.cli.table import Column, Document, Sheet, rfc3339
@@ -137,7 +138,10 @@ def _take(shown: Shown, folder: Path, kind: Kind, url: str, data_dir: Path | Non
 
 async def _taken(address: str, folder: Path, kind: Kind, quiet: bool) -> Backup:
     bin_dir = settings_of().postgres_bin
-    async with spinning("backing up", quiet):
+    if kind is Kind.BASE and shown_to_a_person(quiet):
+        with bars() as fill:
+            return await asyncio.to_thread(take, address, folder, kind, bin_dir, fill)
+    async with spinning("backing up", quiet):  # a dump does not know how much there will be
         return await asyncio.to_thread(take, address, folder, kind, bin_dir)
 
 

@@ -54,6 +54,30 @@ def bar(what: str, total: float, quiet: bool) -> Iterator[Advance]:
         yield lambda more=1: progress.advance(task, more)
 
 
+class Fill(Protocol):
+    """Says how much of what is done, from 0 to 1; None where nobody can know. May be called from any thread."""
+
+    def __call__(self, what: str, share: float | None) -> None: ...
+
+
+@contextmanager
+def bars() -> Iterator[Fill]:
+    """A bar for each that is spoken of, below each other: for who is `shown` it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), **ASIDE) as progress:
+        tasks: dict[str, Any] = {}
+
+        def fill(what: str, share: float | None) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=None)
+            if share is not None:
+                progress.update(tasks[what], total=1.0, completed=share)
+
+        yield fill
+
+
 def shown(quiet: bool) -> bool:
     """Whether a person is there to see it."""
     return not quiet and sys.stderr.isatty()

@@ -1,13 +1,16 @@
 """Backups by PostgreSQL's own programs: taken beside the others, looked over, and only then called by their name."""
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from manager.embedded import binaries
@@ -16,6 +19,10 @@ from manager.embedded.errors import EmbeddedPostgresError
 TAKEN = "%Y-%m-%dT%H-%M-%SZ"  # a name that sorts by time, and that every file system takes
 UNFINISHED = ".unfinished"
 MANIFEST, DUMP, ROLES = "backup_manifest", "database.dump", "roles.sql"
+DONE = re.compile(r"\s*(\d+)/(\d+) \S+ \(\d+%\)")  # as pg_basebackup says it each second
+
+# Hears what is being done and how much of that is, from 0 to 1; None where nobody can know.
+Told = Callable[[str, float | None], object]
 
 
 class Kind(StrEnum):
@@ -35,11 +42,11 @@ class Backup:
     size: int
 
 
-def take(url: str, folder: Path, kind: Kind, bin_dir: Path | None = None) -> Backup:
+def take(url: str, folder: Path, kind: Kind, bin_dir: Path | None = None, told: Told | None = None) -> Backup:
     """Takes a backup of the server at the address, or of its database, into a new folder in `folder`; verified.
 
     Base backups need a role that may replicate, dumps one that may read everything. Raises EmbeddedPostgresError with
-    what the program said.
+    what the program said. `told` is called in the thread that takes it.
     """
     name = datetime.now(UTC).strftime(TAKEN)
     draft, final = folder / f"{name}{UNFINISHED}", folder / name
@@ -52,38 +59,62 @@ def take(url: str, folder: Path, kind: Kind, bin_dir: Path | None = None) -> Bac
         raise EmbeddedPostgresError(f"Nothing can be kept in {folder}: {error.strerror}.") from None
     address, environment = without_password(url)
     try:
-        for program, *arguments in _commands(address, draft, kind):
-            run([str(binaries.find(bin_dir).folder / program), *arguments], environment)
+        for what, program, *arguments in _commands(address, draft, kind, progress=told is not None):
+            tell = partial(told or _nobody, what)
+            tell(None)
+            run([str(binaries.find(bin_dir).folder / program), *arguments], environment, partial(_tell, tell))
+            tell(1.0)
         draft.rename(final)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return _read(final)
 
 
-def _commands(address: str, draft: Path, kind: Kind) -> Iterator[Sequence[str]]:
-    """Each is looked over by the program that would have to read it."""
+def _nobody(what: str, share: float | None) -> None:
+    """Nobody is told."""
+
+
+def _tell(tell: Callable[[float], object], line: str) -> None:
+    """What a line says of the share that is done, where it says any."""
+    if found := DONE.match(line):
+        done, total = map(int, found.groups())
+        tell(min(1.0, done / max(1, total)))
+
+
+def _commands(address: str, draft: Path, kind: Kind, *, progress: bool) -> Iterator[Sequence[str]]:
+    """What is done, by which program. Each backup is looked over by the one that would have to read it."""
     if kind is Kind.BASE:
         # with the changes that are made meanwhile, so that it can be started without an archive too
         how = ("--checkpoint=fast", "--wal-method=stream", "--no-password")
-        yield "pg_basebackup", f"--dbname={address}", f"--pgdata={draft}", *how
-        yield "pg_verifybackup", "--quiet", str(draft)
+        # the server adds up all of its files for it beforehand: only where somebody watches
+        watched = ("--progress",) if progress else ()
+        yield "backing up", "pg_basebackup", f"--dbname={address}", f"--pgdata={draft}", *how, *watched
+        yield "verifying", "pg_verifybackup", "--quiet", str(draft)
         return
     roles = ("--roles-only", "--no-role-passwords", "--no-password")
-    yield "pg_dumpall", f"--dbname={address}", *roles, f"--file={draft / ROLES}"
-    yield "pg_dump", f"--dbname={address}", "--format=custom", "--no-password", f"--file={draft / DUMP}"
-    yield "pg_restore", f"--file={os.devnull}", str(draft / DUMP)
+    yield "backing up", "pg_dumpall", f"--dbname={address}", *roles, f"--file={draft / ROLES}"
+    yield "backing up", "pg_dump", f"--dbname={address}", "--format=custom", "--no-password", f"--file={draft / DUMP}"
+    yield "verifying", "pg_restore", f"--file={os.devnull}", str(draft / DUMP)
 
 
-def run(command: Sequence[str], environment: dict[str, str]) -> None:
-    """Runs one of PostgreSQL's programs to its end. Raises EmbeddedPostgresError with what it said."""
+def run(command: Sequence[str], environment: dict[str, str], hear: Callable[[str], object] | None = None) -> None:
+    """Runs one of PostgreSQL's programs to its end. Raises EmbeddedPostgresError with what it said.
+
+    `hear` is given each line that it says on stderr, as it comes.
+    """
+    said = []
     try:
-        done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs
-            command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-        )
+        with subprocess.Popen(  # noqa: S603 - PostgreSQL's own programs
+            command, env={**os.environ, **environment}, stdout=DEVNULL, stderr=PIPE, text=True
+        ) as process:
+            for line in process.stderr or ():
+                said.append(line.rstrip())
+                if hear:
+                    hear(line)
     except FileNotFoundError:
         raise EmbeddedPostgresError(f"There is no {command[0]}: apt-get install postgresql-client.") from None
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+    if process.returncode:
+        said = said or [f"it ended with {process.returncode}"]
         why = next((line for line in said if "error:" in line), said[-1]).partition("error: ")
         raise EmbeddedPostgresError(f"{Path(command[0]).name} failed: {why[2] or why[0]}")
 

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from manager.embedded.archive import NAME as WAL
 from manager.embedded.archive import Archive
 from manager.embedded.backup import Backup, Kind, listed, take
 from manager.repository import migrations
+from tests.cli.terminal import at_terminal
 from tests.processes import Ended, imctl
 
 NAME = "instance_manager"
@@ -256,6 +258,33 @@ async def test_a_dump_comes_back_beside_what_was_there(place: Place) -> None:
         told = await run(postgres, "select restored from control")
         assert told == f"restored from the dump {dump.path.name}"
     assert (await place.restore("--dump", "--replace")).code == 0, "it starts the server of the folder by itself"
+
+
+async def test_at_a_terminal_a_backup_has_a_bar_that_fills(place: Place, marked: Postgres) -> None:
+    given = ("backup", str(place.kept), "--url", marked.url(database=NAME))
+    async with at_terminal("", *given) as terminal:
+        await terminal.shows("backing up ━")
+        assert await terminal.ended() == 0
+    assert re.search(r"backing up ━+ +100%", terminal.text), terminal.text
+    (taken,) = listed(place.kept)
+    taken.path.rename(place.kept / "2020-01-01T00-00-00Z")  # another name than the next one's, without waiting
+    piped = await imctl(*given)
+    assert (piped.code, piped.err) == (0, ""), "where nobody watches nothing is drawn"
+
+
+async def test_at_a_terminal_a_restore_has_bars_that_fill(place: Place, marked: Postgres) -> None:
+    place.take(marked)
+    await mark(marked, 1)
+    await run(marked, "select pg_switch_wal()")
+    marked.stop()
+    given = ("restore", str(place.kept), "--data-dir", str(place.data), "--replace")
+    async with at_terminal("", *given) as terminal:
+        await terminal.shows("copying the backup ━")
+        await terminal.shows("playing back ━")
+        assert await terminal.ended() == 0
+    assert re.search(r"copying the backup ━+ +100%", terminal.text), terminal.text
+    again = await imctl(*given)
+    assert (again.code, "━" in again.err) == (0, False), again.err
 
 
 async def test_wrong_wishes_are_told_before_anything_is_done(place: Place) -> None:

@@ -36,11 +36,22 @@ async def test_a_base_backup_and_a_dump_are_listed_and_the_base_backup_starts(fo
         assert await ask(again.url(), "select number from told") == 7
 
 
+async def test_how_much_of_a_base_backup_is_done_is_told(folder: Path) -> None:
+    told: list[tuple[str, float | None]] = []
+    with start(folder, durable=False) as postgres:
+        take(postgres.url(), folder.parent / "kept", Kind.BASE, told=lambda what, share: told.append((what, share)))
+    shares = [share for what, share in told if what == "backing up"]
+    assert (shares[0], shares[-1]) == (None, 1.0)
+    assert len(shares) > 2, "what the program says of it is among them"
+    assert shares[1:] == sorted(share for share in shares[1:] if share is not None)
+    assert told[-2:] == [("verifying", None), ("verifying", 1.0)]
+
+
 async def test_what_fails_leaves_nothing_and_says_what_the_program_said(folder: Path) -> None:
     kept = folder.parent / "kept"
     for kind, program in ((Kind.BASE, "pg_basebackup"), (Kind.DUMP, "pg_dumpall")):
         with pytest.raises(EmbeddedPostgresError, match=rf"{program} failed: .*(refused|failed)"):
-            take("postgresql://nobody:secret@127.0.0.1:1/none", kept, kind)
+            take("postgresql://nobody:secret@127.0.0.1:1/none", kept, kind, told=lambda *_: None)
     assert list(kept.iterdir()) == []
     assert listed(kept) == listed(kept / "none") == []
 
