@@ -2,7 +2,11 @@
 
 10,000 instances live at any moment and each of them for a day, so that 300,000 have died; each was updated once, a
 third is a child, every tenth offers a service. Random moments of the 30 days are asked for over gRPC, by revision and
-by time: a page of 1,000, one host of 500, and the difference between two moments an hour apart.
+by time: a page of 1,000, one host of 500, the difference between two moments an hour apart, and the whole fleet.
+
+The bar of 100 ms is that of one call: of a page of 1,000, whose size the asker names, and of the difference of an hour,
+some 830 instances, which is one page too. The whole fleet of 10,000 is ten pages, one after the other; what they take
+together is told, and judged by no bar.
 """
 
 import asyncio
@@ -21,7 +25,12 @@ from manager.server import serve
 from manager.settings import Settings
 
 LIVING = 10_000
-BAR = 100.0  # milliseconds, of a page
+BAR = 100.0  # milliseconds, of a call
+JUDGED = {
+    "past_revision": "a page of 1,000 by revision",
+    "past_time": "a page of 1,000 by time",
+    "past_hour": "the difference of an hour",
+}
 
 # Instance n is born at revision 2n + 1 and updated at 2n + 2; it dies a day, and so 10,000 others, later.
 FILL = """
@@ -86,7 +95,22 @@ async def asked(client: Client, head: int, days: int, rounds: int) -> dict[str, 
             answer = await call(request)
             taken.setdefault(name, []).append((perf_counter() - begun) * 1_000)
             assert isinstance(request, DiffRequest) or answer.instances
+        begun = perf_counter()
+        assert await fleet(client, revision) >= LIVING - 1
+        taken.setdefault("the whole fleet, in ten pages", []).append((perf_counter() - begun) * 1_000)
     return taken
+
+
+async def fleet(client: Client, revision: int) -> int:
+    """Reads all who lived then, a page after the other; how many they were."""
+    found, token = 0, b""
+    while True:
+        page = await client.fleet.GetInstancesAt(
+            InstancesAtRequest(revision=revision, page_size=1_000, page_token=token)
+        )
+        found, token = found + len(page.instances), page.next_page_token
+        if not token:
+            return found
 
 
 async def measured(url: str, admin: str, days: int, rounds: int) -> dict[str, list[float]]:
@@ -115,9 +139,9 @@ def main() -> None:
         taken = asyncio.run(measured(url, postgres.url(database=NAME), chosen.days, chosen.rounds))
     for name, each in taken.items():
         print(f"{name:32} p50 {quantile(each, 0.5):6.1f} ms  p95 {quantile(each, 0.95):6.1f} ms")
-    for name in ("a page of 1,000 by revision", "a page of 1,000 by time"):
+    for short, name in JUDGED.items():
         p95 = quantile(taken[name], 0.95)
-        print(f"past_{name.rpartition(' ')[2]}_p95_ms {p95:.1f} {BAR:.0f} {'ok' if p95 <= BAR else 'short'}")
+        print(f"{short}_p95_ms {p95:.1f} {BAR:.0f} {'ok' if p95 <= BAR else 'short'}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from manager.domain.instance import Instance, InstanceId
 from manager.domain.past import Difference, Moment, Point
 from manager.domain.refusals import HistoryGone, InvalidRequest
 from manager.repository.driver import rows
-from manager.repository.instances import Known, facts, instance_of
+from manager.repository.instances import Known, instance_of
 from manager.repository.listing import CHUNK
 
 POINT = text("""
@@ -59,7 +59,8 @@ with page as materialized ({page}), was as materialized (
 select i.id, coalesce(was.type, i.type) as type, coalesce(was.hostname, i.hostname) as hostname,
        coalesce(was.labels, i.labels) as labels, coalesce(was.timeout, i.timeout) as timeout, i.digest, i.created_at,
        i.created_revision, coalesce(was.from_revision, i.updated_revision) as updated_revision, linked.parent_id,
-       offered.services, cast(null as timestamptz) as died_at,
+       offered.services, case when i.died_revision <= :revision then i.died_at end as died_at, i.died_revision,
+       i.death_cause, i.root_cause,
        coalesce((select e.type = 6 from event e
                  where e.instance_id = i.id and e.type in (6, 7) and e.revision <= :revision
                  order by e.revision desc, e.ordinal desc limit 1), false) as stale
@@ -106,7 +107,7 @@ AMONG = text(
         page="""
     select i.* from unnest(cast(:ids as uuid[])) u(id)
     cross join lateral (select * from instance where id = u.id offset 0) i
-    where i.created_revision <= :revision and (i.died_revision is null or i.died_revision > :revision)
+    where i.created_revision <= :revision and (i.died_revision is null or i.died_revision > :alive)
 """
     )
 )
@@ -168,33 +169,54 @@ async def _named(connection: AsyncConnection, wanted: Filter, revision: int) -> 
     return sorted(set(wanted.ids)) if wanted.ids else None
 
 
-async def among(connection: AsyncConnection, ids: Sequence[InstanceId], revision: int) -> Known:
-    """Those of `ids` who lived at a revision, as they were, by id."""
+async def among(
+    connection: AsyncConnection, ids: Sequence[InstanceId], revision: int, alive: int | None = None
+) -> Known:
+    """Those of `ids` who lived at a revision, as they were, by id; and who lived at `alive` and had died by then."""
     if not ids:
         return {}
-    found = await rows(connection, AMONG, {"ids": ids, "revision": revision})
+    given = {"ids": ids, "revision": revision, "alive": revision if alive is None else alive}
+    found = await rows(connection, AMONG, given)
     return {row["id"]: instance_of(row) for row in found}
 
 
-# Whoever began or ended in between, or was told to be different meanwhile. What was changed and changed back is among
-# them, and is left out when the two are compared.
+# Whoever began or ended in between, or was told to be different meanwhile: kind by kind, since most have stayed as they
+# were, and one by one each of them would be four searches. What was changed and changed back is among them, and is left
+# out when the two are compared. Each index would sort for itself whom it is to look for.
 TOUCHED = text("""
-with was as materialized (
-    select l.id from lived_at(:first) l where cast(:after as uuid) is null or l.id > :after
-), became as materialized (
-    select l.id from lived_at(:last) l where cast(:after as uuid) is null or l.id > :after
-), everybody as materialized (
-    select id, was.id is null or became.id is null as crossed from was full join became using (id)
+with became as materialized (
+    select l.* from (
+        select id, created_revision, updated_revision from instance
+        where died_revision is null and created_revision <= :last
+        union all
+        select id, created_revision, updated_revision from instance
+        where died_revision is not null and int8range(created_revision, died_revision) @> cast(:last as bigint)
+    ) l
+    where cast(:after as uuid) is null or l.id > :after
+), stayed as materialized (
+    select array_agg(id order by id) as ids, array_agg(id) filter (where updated_revision > :first) as updated
+    from became where created_revision <= :first
 )
-select e.id from everybody e
-where e.crossed
-   or exists (select from instance_version v where v.instance_id = e.id and v.to_revision between :first + 1 and :last
-              offset 0)
-   or exists (select from parent_link p where p.child_id = e.id and p.revision between :first + 1 and :last offset 0)
-   or exists (select from service s where s.instance_id = e.id and s.revision between :first + 1 and :last offset 0)
-   or exists (select from event h where h.instance_id = e.id and h.type in (6, 7)
-              and h.revision between :first + 1 and :last offset 0)
-order by e.id limit :limit
+select id, true as born from became where created_revision > :first
+union
+select id, false from instance
+where died_revision is not null and int8range(created_revision, died_revision) @> cast(:first as bigint)
+  and died_revision <= :last and (cast(:after as uuid) is null or id > :after)
+union
+select v.instance_id, false from instance_version v
+where v.instance_id = any(cast((select updated from stayed) as uuid[]))
+  and v.to_revision > :first and v.to_revision <= :last
+union
+select p.child_id, false from parent_link p
+where p.child_id = any(cast((select ids from stayed) as uuid[])) and p.revision > :first and p.revision <= :last
+union
+select s.instance_id, false from service s
+where s.instance_id = any(cast((select ids from stayed) as uuid[])) and s.revision > :first and s.revision <= :last
+union
+select h.instance_id, false from event h
+where h.instance_id = any(cast((select ids from stayed) as uuid[])) and h.type in (6, 7)
+  and h.revision > :first and h.revision <= :last
+order by id limit :limit
 """)
 
 
@@ -208,11 +230,12 @@ async def differences(
     limit = min(most + 1, CHUNK)
     while True:
         given = {"first": first, "last": last, "after": after, "limit": limit}
-        ids = [row.id for row in await rows(connection, TOUCHED, given)]
-        befores, afters = await among(connection, ids, first), await among(connection, ids, last)
-        dead = await facts(connection, befores.keys() - afters.keys())
+        touched = await rows(connection, TOUCHED, given)
+        ids = [row["id"] for row in touched]
+        befores = await among(connection, [row["id"] for row in touched if not row["born"]], first)
+        afters = await among(connection, ids, last, first)
         for each in ids:
-            found = Difference(each, befores.get(each), afters.get(each) or dead.get(each))
+            found = Difference(each, befores.get(each), afters.get(each))
             if found.before != found.after:
                 yield found
         if len(ids) < limit:
