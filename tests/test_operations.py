@@ -14,6 +14,7 @@ from manager.client import Client
 from manager.client.errors import PreconditionError
 from manager.embedded import binaries, start
 from manager.embedded.account import Account
+from manager.embedded.home import Home
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb.fleet_pb2 import AddInstancesRequest
 from manager.repository import migrations
@@ -136,6 +137,30 @@ async def recovered(place: Place) -> None:
     async with asyncio.timeout(600):
         while await value(place.url(), "select pg_is_in_recovery()::int"):
             await asyncio.sleep(0.1)
+
+
+async def test_a_standby_follows_has_all_that_was_acknowledged_and_is_promoted(place: Place) -> None:
+    await place.postgres.create_database(NAME)
+    await migrations.upgrade(place.url(NAME))
+    standby = place.folder / "standby"
+    await place.run("standby", STANDBY=str(standby / "postgres"))
+    for each in [standby / "postgres", *(standby / "postgres").rglob("*")]:
+        place.account.own(each)
+    Home(standby).lock.touch()  # a folder of ours, with the passwords that the copy knows
+    shutil.copytree(Home(place.folder / "data").passwords, Home(standby).passwords)
+    with start(standby) as follower:
+        await place.run("synchronous")
+        async with asyncio.timeout(30):  # the configuration is read a moment later
+            while await value(place.url(), "select count(*) from pg_stat_replication where sync_state = 'sync'") != 1:
+                await asyncio.sleep(0.1)
+        async with manager(place.postgres) as client:
+            ids = await add(client, 30)
+        place.postgres.process.kill()
+        place.postgres.process.wait()
+        assert await value(follower.url(), "select pg_promote()::int") == 1
+        async with manager(follower) as client:
+            assert await checked(client, ids) == (30, 0)
+        await sound(follower.url(database=NAME))
 
 
 async def test_a_dump_comes_back_as_another_history(place: Place) -> None:
