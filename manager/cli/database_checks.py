@@ -1,6 +1,7 @@
 """What can be seen of the database: its schema, connections, doorbell, snapshots and disk."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from time import time
 
@@ -9,7 +10,7 @@ from manager.cli import words
 from manager.cli.finding import Finding, State, judged
 from manager.cli.manager_checks import clock
 from manager.cli.serve import settings_of
-from manager.repository import checkup
+from manager.repository import bars, checkup
 from manager.repository.database import Session, engine_of, refusal_of
 from manager.repository.durability import Durability
 from manager.repository.durability import look as durability_of
@@ -71,6 +72,7 @@ async def _look(url: str) -> list[Finding]:
             held = await checkup.oldest(connection)
             archiver = await checkup.archiver(connection)
             holds = (await durability_of(connection)).holds
+            open_ = () if schema.state is State.FAILED else await bars.missing(connection)
     finally:
         await session.close()
     return [
@@ -81,6 +83,7 @@ async def _look(url: str) -> list[Finding]:
         snapshots(held, seen.hidden),
         durability(holds),
         archive(archiver),
+        auditor(open_),
         doorbell(await checkup.echo(url)),
     ]
 
@@ -121,6 +124,14 @@ def durability(holds: Durability) -> Finding:
     if holds is Durability.NOTHING:
         return Finding("durability", State.WARNING, SURVIVES[holds], "set fsync and full_page_writes to on")
     return Finding("durability", State.OK, SURVIVES[holds])
+
+
+def auditor(open_: Sequence[str]) -> Finding:
+    """Whether whoever only asks questions can do no more than that."""
+    if open_:
+        found = f"im_auditor, whom nothing but questions is for, may {', '.join(open_)}"
+        return Finding("auditor", State.WARNING, found, "run `imctl migrate` once as a superuser, who alone may bar it")
+    return Finding("auditor", State.OK, "im_auditor may ask, and nothing else")
 
 
 def archive(seen: checkup.Archiver | None) -> Finding:

@@ -53,7 +53,7 @@ def sql(
     if not query and shown != Shown():
         raise typer.BadParameter("psql has formats of its own: give a query by --command", param_hint="--output")
     try:
-        address = url or published(data_dir, AUDITOR)
+        address = named(url) if url else published(data_dir, AUDITOR)
         program = None if query else psql(settings_of().postgres_bin)
     except EmbeddedPostgresError as error:
         fail(str(error), "`imctl dev` starts one; --data-dir names another folder, --url another database")
@@ -63,6 +63,13 @@ def sql(
         bare, environment = without_password(address)
         command = [str(program), bare, *(arguments or [])]
         os.execve(program, command, {**os.environ, **environment})  # noqa: S606 - the user's own session
+
+
+def named(url: str) -> str:
+    """As the auditor, where the address names no role: else it would be the account's, whatever that may do."""
+    scheme, separator, place = url.partition("://")
+    names_nobody = separator and "@" not in place.partition("/")[0] and "user=" not in place.partition("?")[2]
+    return f"{scheme}://{AUDITOR}@{place}" if names_nobody else url
 
 
 def answer(shown: Shown, address: str, query: str) -> None:

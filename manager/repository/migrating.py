@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from manager.domain.instance import MANAGER_LABEL
 from manager.domain.refusals import Refusal
+from manager.repository import bars
 from manager.repository.database import engine_of, sqlstate
 
 # Milliseconds. What waits for a lock on a table has everybody else wait behind it: so it gives up soon, and comes again
@@ -66,6 +67,7 @@ end $$""",
     "grant create, usage on schema public to im_owner",
     # so that the owner of the tables needs no right to make other schemas
     "create schema if not exists audit authorization im_owner",
+    bars.SET,
     "set role im_owner",
 )
 

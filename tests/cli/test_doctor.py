@@ -9,6 +9,7 @@ import pytest
 from manager.cli import database_checks
 from manager.cli.finding import State, judged
 from manager.cli.manager_checks import clock
+from manager.repository import migrations
 from manager.repository.checkup import Archiver, Checkup, Held
 from tests.cli.scene import Scene
 from tests.conftest import at
@@ -30,10 +31,22 @@ async def test_all_is_well_with_a_manager_and_its_database(scene: Scene) -> None
     assert set(told) == {
         *("port", "http", "manager", "protocol", "calls", "clock"),
         *("database", "schema", "database clock", "connections", "snapshots", "durability", "archive", "doorbell"),
+        "auditor",
     }
     assert {each["state"] for each in told.values()} <= {"ok", "warning", "skipped"}  # this machine may be slow
     assert told["archive"]["state"] == "skipped"  # the tests' server has none
     assert ended.code == 0
+
+
+async def test_what_an_auditor_may_and_should_not_is_told_with_what_to_do(scene: Scene) -> None:
+    await migrations.upgrade(scene.database.admin)  # as a superuser
+    assert found(await scene.imctl("doctor", "-o", "json", DATABASE_URL=scene.database.url))["auditor"]["state"] == "ok"
+    await scene.database.run("grant execute on function pg_advisory_lock(int, int) to public")
+    told = found(await scene.imctl("doctor", "-o", "json", DATABASE_URL=scene.database.url))["auditor"]
+    assert told["state"] == "warning"
+    assert "may hold the locks of changes" in told["found"]
+    assert "as a superuser" in told["advice"]
+    await scene.database.run("revoke execute on function pg_advisory_lock(int, int) from public")
 
 
 async def test_a_manager_that_is_not_there_is_told_with_what_to_do() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from manager.cli.sql import named
 from manager.embedded.backup import without_password
 from tests.conftest import PASSWORD, Database, at
 from tests.processes import Ended, imctl
@@ -33,6 +34,20 @@ async def asked(database: Database, *arguments: str) -> Ended:
     await database.run(f"alter role im_auditor login password '{PASSWORD}'")
     url = at(database.admin, database=database.name, user="im_auditor", password=PASSWORD)
     return await imctl("sql", "--url", url, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("postgresql://db/x", "postgresql://im_auditor@db/x"),
+        ("postgresql:///x?host=/run", "postgresql://im_auditor@/x?host=/run"),
+        ("postgresql://somebody@db/x", "postgresql://somebody@db/x"),
+        ("postgresql://db/x?user=somebody", "postgresql://db/x?user=somebody"),
+        ("host=db user=somebody", "host=db user=somebody"),
+    ],
+)
+def test_an_address_that_names_nobody_is_the_auditor_s(given: str, asked: str) -> None:
+    assert named(given) == asked
 
 
 async def test_values_are_what_programs_can_read_and_people_too(database: Database) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from manager.repository import migrations
 from tests.conftest import PASSWORD, Database, at
 from tests.fleet import Fleet, service
 
@@ -124,11 +125,31 @@ async def test_the_owners_functions_have_their_search_path_and_are_nobody_elses(
         "copy (select 1) to program 'cat'",
         "select pg_read_file('/etc/passwd')",
         "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'postgres'",
+        # 1 is the lock of changes, 2 that of migrations, 3 that of partitions
+        *(f"select pg_advisory_lock(4711, {each})" for each in (1, 2, 3)),
+        "select pg_try_advisory_lock_shared(4711, 1)",
+        "select pg_advisory_xact_lock(4711)",
+        "set transaction_read_only = off; select lo_from_bytea(0, 'x')",
+        "set temp_file_limit = -1",
     ],
 )
 async def test_the_auditor_cannot(auditor: Any, statement: str) -> None:
     with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.ObjectNotInPrerequisiteStateError)):
         await auditor.execute(statement)
+
+
+async def test_a_copied_database_bars_the_auditor_again_when_it_is_migrated(database: Database, auditor: Any) -> None:
+    """A template's rights to temporary tables do not come along, nor those of a dump."""
+    statement = "set transaction_read_only = off; create temporary table anything (at int)"
+    await auditor.execute(statement)
+    await database.run("grant execute on function pg_advisory_lock(bigint) to public")
+    await migrations.upgrade(database.admin)
+    for each in (statement.replace("anything", "other"), "select pg_advisory_lock(4711)"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await auditor.execute(each)
+    connection = await asyncpg.connect(database.url)
+    await connection.execute("select pg_advisory_lock(4711, 1)")
+    await connection.close()
 
 
 async def test_the_auditors_sessions_are_few_and_bounded(database: Database, auditor: Any) -> None:
@@ -139,12 +160,18 @@ async def test_the_auditors_sessions_are_few_and_bounded(database: Database, aud
     )
     told = {
         name: await auditor.fetchval(f"show {name}")
-        for name in ("statement_timeout", "default_transaction_read_only", "max_parallel_workers_per_gather")
+        for name in (
+            "statement_timeout",
+            "default_transaction_read_only",
+            "max_parallel_workers_per_gather",
+            "temp_file_limit",
+        )
     }
     assert told == {
         "statement_timeout": "30s",
         "default_transaction_read_only": "on",
         "max_parallel_workers_per_gather": "0",
+        "temp_file_limit": "1GB",
     }
 
 
