@@ -160,6 +160,16 @@ async def test_after_a_gap_those_alive_at_the_last_tick_before_it_are_forgiven(f
     assert await fleet.living() == {one}
 
 
+async def test_after_a_gap_those_are_forgiven_who_were_healthy_by_their_stored_time_and_its_tenth(fleet: Fleet) -> None:
+    """Silent for 32 s at the last tick, by a stored time that may be 3 s too old: no read called it stale."""
+    one, stale = await fleet.add(), await fleet.add()
+    await fleet.silence(80 + 32, one)
+    await fleet.silence(80 + 34, stale)
+    await fleet.tick(since=80)
+    assert await fleet.living() == {one}
+    assert await fleet.told("STALE") == []
+
+
 async def test_after_a_gap_those_already_silent_before_it_are_not_forgiven(fleet: Fleet) -> None:
     one = await fleet.add()
     await fleet.silence(120, one)
