@@ -5,11 +5,13 @@ monotonic clock.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 NONE = timedelta(0)
 HOUR = timedelta(hours=1)
+# before all who were ever heard of; a real moment, as the database's -infinity is none in Python
+EVER = datetime(1970, 1, 1, tzinfo=UTC)
 # after a restore, a promotion or an operator's word; and all grace together in an hour
 EPOCH_GRACE = timedelta(minutes=5)
 MOST = timedelta(minutes=15)
@@ -80,22 +82,24 @@ class Grace:
         """For how long anybody is still forgiven."""
         return max(self.until - now, NONE) if self.until else NONE
 
-    def given(self, now: datetime, since: datetime, length: timedelta, most: timedelta) -> "Grace":
+    def given(self, now: datetime, since: datetime, length: timedelta, most: timedelta | None) -> "Grace":
         """More of it, for those who were alive at `since`; as it is where the hour's share is spent.
 
-        Another outage within a grace does not forget those whom the first one forgave, and never shortens it.
+        Another outage within a grace does not forget those whom the first one forgave, and never shortens it. Without
+        `most` it is given whole; it counts for the share all the same.
         """
         spent = NONE if self.until is None or now - self.until >= HOUR else self.spent
         ended = max(self.until or now, now)
-        until = min(max(ended, now + length), ended + max(most - spent, NONE))
-        if until <= now or (until == self.until and spent >= most):
+        room = length if most is None else max(most - spent, NONE)
+        until = min(max(ended, now + length), ended + room)
+        if until <= now or (until == self.until and not room):
             return self
-        begun = self.since if self.since and self.until and self.until > since else since
+        begun = min(self.since, since) if self.since and self.until and self.until > since else since
         return Grace(begun, now, until, spent + (until - ended))
 
     def set_back(self, now: datetime) -> "Grace":
         """As it is after the clock was set back: what it had to go on for would last for as long as that again."""
-        if self.until is None or self.at is None or self.at <= now:
+        if self.since is None or self.until is None or self.at is None or self.at <= now:
             return self
         ahead = self.at - now
-        return replace(self, since=now, at=now, until=self.until - ahead)
+        return replace(self, since=min(self.since, now), at=now, until=self.until - ahead)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from manager.domain.grace import Grace
+from manager.domain.grace import EVER, Grace
 
 NOTE = text("""
 update control set grace_from = :since, grace_at = :at, grace_until = :until, grace_spent = :spent
@@ -36,3 +36,12 @@ async def forgive(connection: AsyncConnection, length: timedelta, most: timedelt
     grace = grace_of(row).given(row.now, row.ticked_at, length, most)
     await note(connection, grace)
     return grace.until if grace.left(row.now) else None
+
+
+async def forgive_all(connection: AsyncConnection, length: timedelta) -> None:
+    """Everybody who is alive on the record is forgiven for `length`, whatever the hour's share; in a turn.
+
+    For when the record is not of this history: whom it has as silent may have been heard of after it ends.
+    """
+    row = (await connection.execute(PRESENT)).one()
+    await note(connection, grace_of(row).set_back(row.now).given(row.now, EVER, length, None))

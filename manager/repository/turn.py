@@ -22,7 +22,7 @@ from manager.domain.grace import EPOCH_GRACE, MOST
 from manager.domain.refusals import Unavailable, Unreplicated
 from manager.repository.database import is_left, is_unreplicated, transaction
 from manager.repository.driver import row, rows
-from manager.repository.grace import forgive
+from manager.repository.grace import forgive, forgive_all
 from manager.repository.state import encode, encode_service
 from manager.repository.trail import acts_of, note
 
@@ -175,13 +175,13 @@ async def open_epoch(
 ) -> tuple[UUID, int] | None:
     """Opens a new epoch and gives its id and number; None where this history of the database has one already.
 
-    After a restore or a promotion nobody has been heard of for a while, and that is nobody's fault: so those who were
-    alive at the last tick that this history has are forgiven.
+    After a restore or a promotion nobody has been heard of for a while, and that is nobody's fault. Nor does the record
+    say who was silent when it ended: so all who are alive on it are forgiven.
     """
     async with transaction(connection, LOCK):
         opened = (await connection.execute(EPOCH, {"reason": reason, "forced": forced})).one_or_none()
         if opened is not None and opened.number > 1:
-            await forgive(connection, EPOCH_GRACE, MOST)
+            await forgive_all(connection, EPOCH_GRACE)
         if opened is not None and operator:
             await note(connection, "NEW_EPOCH", operator, reason)
         return None if opened is None else (opened.epoch, opened.number)

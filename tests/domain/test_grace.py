@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from manager.domain.grace import NONE, Grace, Patience, Silence, Why, earned
+from manager.domain.grace import EVER, NONE, Grace, Patience, Silence, Why, earned
 
 S = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
@@ -68,6 +68,23 @@ def test_an_outage_after_it_begins_anew() -> None:
     assert second.since == NOW + 200 * S
 
 
+def test_an_outage_that_began_earlier_widens_a_grace_that_goes_on() -> None:
+    first = Grace().given(NOW, NOW - S, 60 * S, HOUR)
+    assert first.given(NOW, EVER, 30 * S, HOUR).since == EVER
+
+
+def test_without_a_bound_it_is_given_whole_and_counts_for_the_share() -> None:
+    spent = Grace().given(NOW, NOW - S, HOUR, 900 * S)
+    soon = NOW + 900 * S + S
+    assert spent.given(soon, EVER, 300 * S, 900 * S) == spent
+    assert spent.given(soon, EVER, 300 * S, None) == Grace(EVER, soon, soon + 300 * S, 1_200 * S)
+
+
+def test_without_a_bound_it_is_for_everybody_though_no_longer_than_what_is_left() -> None:
+    long = Grace().given(NOW, NOW - S, 900 * S, 900 * S)
+    assert long.given(NOW, EVER, 300 * S, None) == Grace(EVER, NOW, NOW + 900 * S, 900 * S)
+
+
 @given(some.timedeltas(min_value=NONE, max_value=HOUR), lengths)
 def test_a_shorter_one_never_cuts_a_longer_one(length: timedelta, more: timedelta) -> None:
     first = Grace().given(NOW, NOW - S, length, 10 * HOUR)
@@ -107,4 +124,6 @@ def test_a_clock_that_was_set_back_does_not_lengthen_a_grace() -> None:
     back = NOW - HOUR
     assert grace.set_back(back).left(back) == 60 * S
     assert grace.set_back(NOW + S) == grace
+    assert grace.set_back(back).since == back
+    assert grace.set_back(NOW - S / 2).since == NOW - S, "those who were forgiven stay so"
     assert Grace().set_back(back) == Grace()

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from manager.domain.calls import Reason
+from manager.domain.grace import EPOCH_GRACE, MOST
 from manager.domain.refusals import EpochChanged
 from manager.presence import new_id
 from manager.repository import history
-from manager.repository.turn import open_epoch
+from manager.repository.turn import give_grace, open_epoch
 from tests.conftest import Database
-from tests.fleet import Fleet, fleet_of
+from tests.fleet import Fleet, S, fleet_of
 
 
 @pytest.fixture
@@ -33,17 +34,94 @@ async def test_the_first_epoch_gives_no_grace(fleet: Fleet) -> None:
     assert (await fleet.check(new_id()))[0].reason is Reason.UNKNOWN_INSTANCE
 
 
-async def test_a_new_epoch_forgives_those_who_were_alive_at_the_last_tick(fleet: Fleet) -> None:
-    one = await fleet.add()
-    silent = await fleet.add()
-    await fleet.silence(600, one, silent)
+async def pass_by(fleet: Fleet, seconds: float) -> None:
+    """So much time goes by: whatever is on record is as much older."""
+    await fleet.sql.execute("update heartbeat set last_seen = last_seen - $1::interval", seconds * S)
+    await fleet.sql.execute(
+        "update control set grace_until = grace_until - $1::interval, grace_at = grace_at - $1::interval,"
+        " ticked_at = ticked_at - $1::interval",
+        seconds * S,
+    )
+
+
+async def test_a_new_epoch_forgives_everybody_who_is_alive_on_the_record(fleet: Fleet) -> None:
+    """Whoever was silent at the last tick on record may have been heard of since, which only the lost history knew."""
+    healthy, between, stale, silent = [await fleet.add() for _ in range(4)]
+    dead = await fleet.add()
+    await fleet.kill(dead)
+    await fleet.silence(600, healthy)
+    await fleet.silence(590 + 32, between)  # healthy until 33 s: a stored time may be a tenth of the timeout old
+    await fleet.silence(590 + 38, stale)  # due at 43 s
+    await fleet.silence(590 + 1_000, silent)  # was held back
     await fleet.ticked(590)
-    await fleet.silence(700, silent)
     assert await forced(fleet) == 2
+    for _ in range(3):
+        await fleet.tick(since=590)
+        await fleet.tick()
+    alive = {healthy, between, stale, silent}
+    assert alive <= await fleet.living()
+    assert dead not in await fleet.living()
+    assert await fleet.value("select bool_or(stale) from lease") is False
+
+
+async def test_who_stays_silent_dies_when_the_grace_of_the_epoch_is_over(fleet: Fleet) -> None:
+    heard, silent = await fleet.add(), await fleet.add()
+    await fleet.silence(590 + 38, heard, silent)
+    await fleet.ticked(590)
+    await forced(fleet)
+    await fleet.tick(since=590)
+    await pass_by(fleet, EPOCH_GRACE.total_seconds() - 5)
+    await fleet.check(heard)
     await fleet.tick()
-    found = {row["id"]: row["died_revision"] for row in await fleet.rows("select id, died_revision from instance")}
-    assert found[one] is None
-    assert found[silent] is not None
+    assert {heard, silent} <= await fleet.living()
+    await pass_by(fleet, 6)
+    await fleet.tick()
+    assert heard in await fleet.living()
+    assert silent not in await fleet.living()
+
+
+async def test_the_grace_of_an_epoch_is_whole_though_the_hour_has_none_left(fleet: Fleet) -> None:
+    """What was spent before the loss was spent on another outage."""
+    one = await fleet.add()
+    async with fleet.connections.turns.use() as connection:
+        while await give_grace(connection, MOST):
+            await pass_by(fleet, MOST.total_seconds() + 1)
+    await fleet.silence(590 + 38, one)
+    await fleet.ticked(590)
+    await forced(fleet)
+    left = await fleet.value("select grace_until - clock_timestamp() from control")
+    assert EPOCH_GRACE - 5 * S < left <= EPOCH_GRACE
+    await fleet.tick(since=590)
+    assert one in await fleet.living()
+    async with fleet.connections.turns.use() as connection:
+        await pass_by(fleet, EPOCH_GRACE.total_seconds() + 1)
+        assert await give_grace(connection, MOST) is None, "and it counts for the share"
+
+
+async def test_an_outage_within_the_grace_of_an_epoch_forgets_nobody(fleet: Fleet) -> None:
+    one = await fleet.add()
+    await fleet.silence(590 + 38, one)
+    await fleet.ticked(590)
+    await forced(fleet)
+    await fleet.tick(since=590)
+    await pass_by(fleet, EPOCH_GRACE.total_seconds() - 5)
+    await fleet.tick(since=20)
+    await pass_by(fleet, 30)
+    await fleet.tick(since=2)
+    assert one in await fleet.living()
+
+
+async def test_a_clock_that_is_set_back_within_the_grace_of_an_epoch_costs_nobody_its_life(fleet: Fleet) -> None:
+    one = await fleet.add()
+    await fleet.silence(590 + 38, one)
+    await fleet.ticked(590)
+    await forced(fleet)
+    await pass_by(fleet, -10)
+    await fleet.tick(since=-10)
+    await fleet.tick()
+    assert one in await fleet.living()
+    left = await fleet.value("select grace_until - clock_timestamp() from control")
+    assert left <= EPOCH_GRACE
 
 
 async def test_an_id_that_a_restored_database_does_not_know_is_told_to_register_again(fleet: Fleet) -> None:

@@ -16,7 +16,7 @@ from manager.domain.lease import STEP
 from manager.domain.preservation import FLEET, Group, Limits, Mode
 from manager.presence import new_id
 from manager.repository.instances import find
-from manager.repository.turn import give_grace, open_epoch
+from manager.repository.turn import give_grace
 from tests.conftest import Database
 from tests.fleet import POLICY, Fleet, S, fleet_of
 
@@ -227,17 +227,6 @@ async def test_the_grace_of_an_hour_is_bounded(fleet: Fleet) -> None:
         await fleet.sql.execute("""
             update control set grace_until = grace_until - interval '301 s', grace_at = grace_at - interval '301 s'""")
     assert [each is not None for each in given] == [True, True, True, False, False, False]
-
-
-async def test_a_new_epoch_spends_of_the_same_share(fleet: Fleet) -> None:
-    await fleet.add()
-    await fleet.sql.execute("""
-        update control set grace_from = clock_timestamp(), grace_at = clock_timestamp(),
-            grace_until = clock_timestamp(), grace_spent = interval '14 min'""")
-    async with fleet.connections.turns.use() as connection:
-        await open_epoch(connection, "a test", forced=True)
-    left = await fleet.value("select grace_until - clock_timestamp() from control")
-    assert 55 * S < left <= 60 * S
 
 
 # ── the load of health checks ────────────────────────────────────────────────────────────────────────────────────────
