@@ -72,7 +72,7 @@ bench: .venv/.ok ## against etcd, Redis and ZooKeeper, side by side: the ratios,
 	$(BIN)/python -m bench.peers
 
 bench-full: .venv/.ok ## the same on both transports, and growth, delivery, and many subscribers beside a stalled one
-	$(BIN)/python -m bench.peers --rounds 9
+	$(BIN)/python -m bench.peers --rounds 9 --transport grpcio
 	$(BIN)/python -m bench.peers --rounds 9 --transport native
 	$(BIN)/python -m bench.transport
 	$(BIN)/python -m bench.growth

@@ -1,6 +1,6 @@
 """Against etcd, and Redis and ZooKeeper, side by side, in paired rounds; then a line for each bar.
 
-    .venv/bin/python -m bench.peers [--rounds 5] [--transport native] [--only operations --only kills ...]
+    .venv/bin/python -m bench.peers [--rounds 5] [--transport grpcio] [--only operations --only kills ...]
 
 The rounds take turns (ours, etcd, ours, etcd ...), and the medians are told, and that of the ratios.
 """
@@ -32,7 +32,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="may be given more than once")
-    parser.add_argument("--transport", default="grpcio", choices=("grpcio", "native"))
+    parser.add_argument("--transport", default="native", choices=("native", "grpcio"))
     asked = parser.parse_args()
     compiled()
     names = asked.only or list(SCENARIOS)
