@@ -18,8 +18,10 @@ in psql). Names, types and meanings stay as they are within a major release; col
 [The cookbook](cookbook.md) has questions and the queries that answer them.
 
 It is read as the role `im_auditor`, which may read these views, call these functions, and nothing else. Five may be
-connected at once; a question is cut off after 30 seconds, uses one core, and changes nothing. A role of your own is a
-better choice than more of that one: `create role somebody login in role im_auditor`, with a timeout of its own.
+connected at once. A question is cut off after 30 seconds, uses one core, and sorts in 1 GB of disk at most; the first
+two are defaults, which a session may lift. What a manager needs, it cannot hold: neither tables nor, where a superuser
+has migrated, the lock of changes (`imctl doctor` says so otherwise). A role of your own is a better choice than more of
+that one: `create role somebody login in role im_auditor`, with a timeout of its own.
 
 What follows is made from the catalogue by `make dictionary`.
 """
