@@ -1,6 +1,6 @@
 """Where ours and etcd stand side by side, and what a load on either costs in CPU."""
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -32,11 +32,12 @@ class Arena:
     manager: str
     manager_pid: int
     etcd: peer.Etcd
+    tls: bool = False
 
     async def ours(self, path: str, messages: Sequence[bytes], items: int = 1, **options: object) -> "Cost":
         """A load on the manager; `items` operations a message."""
         before = self.used()
-        done = await load(self.manager, path, messages, **VERSION, **options)
+        done = await load(self.manager, path, messages, **VERSION, **secured(self.tls), **options)
         after = self.used()
         return Cost.of(done, items, after[0] - before[0], after[1] - before[1])
 
@@ -93,6 +94,11 @@ async def arena(postgres: Postgres, transport: str) -> AsyncIterator[Arena]:
         manager = await stack.enter_async_context(started(*SERVE, "--transport", transport, DATABASE_URL=url, **OPEN))
         etcd = await stack.enter_async_context(peer.etcd())
         yield Arena(postgres, url, manager.address, manager.process.pid, etcd)
+
+
+def secured(tls: bool) -> Mapping[str, object]:
+    """The load client's options for it."""
+    return {"tls": True} if tls else {}
 
 
 def chunks(of: Sequence[T], size: int = BATCH) -> list[Sequence[T]]:

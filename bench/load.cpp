@@ -1,8 +1,9 @@
-// A load client for gRPC over cleartext HTTP/2 that knows nothing of what it sends. See README.md beside it.
+// A load client for gRPC over HTTP/2, in the clear or with TLS, that knows nothing of what it sends. See README.md
+// beside it.
 //
 //   load --target 127.0.0.1:50052 --path /package.Service/Method --messages FILE [--metadata name=value]...
 //        [--mode unary|stream|watch] [--connections N] [--streams M] [--depth D] [--rate R] [--seconds S] [--loop]
-//        [--within MS] [--expect HEX] [--count FIELD] [--until N] [--open] [--trace FILE]
+//        [--within MS] [--expect HEX] [--count FIELD] [--until N] [--open] [--trace FILE] [--tls]
 //
 // FILE holds messages as gRPC frames them: a zero, the length in four bytes, the message. Each is sent once, in their
 // order, unless --loop. The end is one line of JSON.
@@ -10,6 +11,8 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -111,7 +114,7 @@ struct Options {
     int connections = 1, streams = 1, depth = 1, count = 0;
     double rate = 0, seconds = 1e9, within = 0;
     uint64_t until = UINT64_MAX;
-    bool loop = false, open = false;
+    bool loop = false, open = false, tls = false;
 
     bool unary() const { return mode == "unary"; }
     bool watch() const { return mode == "watch"; }
@@ -128,8 +131,8 @@ Options parse(int argc, char** argv) {
     Options o;
     for (int i = 1; i < argc; ++i) {
         string name = argv[i];
-        if (name == "--loop" || name == "--open") {
-            (name == "--loop" ? o.loop : o.open) = true;
+        if (name == "--loop" || name == "--open" || name == "--tls") {
+            (name == "--loop" ? o.loop : name == "--open" ? o.open : o.tls) = true;
             continue;
         }
         if (++i == argc) fail("%s lacks its value", name.c_str());
@@ -258,6 +261,7 @@ class Connection {
     Connection(const Connection&) = delete;
     ~Connection() {
         nghttp2_session_del(session_);
+        SSL_free(tls_);
         close(socket_);
     }
 
@@ -284,8 +288,7 @@ class Connection {
                 out_.append(reinterpret_cast<const char*>(data), static_cast<size_t>(size));
             if (size < 0) fail("%s", nghttp2_strerror(static_cast<int>(size)));
             if (out_.empty()) return;
-            ssize_t gone = ::send(socket_, out_.data(), out_.size(), MSG_NOSIGNAL);
-            if (gone < 0 && errno != EAGAIN) fail("the connection broke: %s", strerror(errno));
+            ssize_t gone = sent();
             if (gone <= 0) return;
             out_.erase(0, static_cast<size_t>(gone));
         } while (out_.empty());
@@ -293,17 +296,20 @@ class Connection {
 
     void read() {
         static std::array<uint8_t, 256 << 10> buffer;
-        ssize_t size = ::read(socket_, buffer.data(), buffer.size());
-        if (size < 0 && errno == EAGAIN) return;
-        if (size <= 0) fail("the server closed the connection");
-        ssize_t used = nghttp2_session_mem_recv(session_, buffer.data(), static_cast<size_t>(size));
-        if (used < 0) fail("%s", nghttp2_strerror(static_cast<int>(used)));
+        do {
+            ssize_t size = come(buffer.data(), buffer.size());
+            if (size < 0) return;
+            if (size == 0) fail("the server closed the connection");
+            ssize_t used = nghttp2_session_mem_recv(session_, buffer.data(), static_cast<size_t>(size));
+            if (used < 0) fail("%s", nghttp2_strerror(static_cast<int>(used)));
+        } while (tls_ && SSL_pending(tls_));  // which no poll tells of
     }
 
   private:
     Load& load_;
     nghttp2_session* session_;
     int socket_;
+    SSL* tls_ = nullptr;
     string out_;
     vector<nghttp2_nv> headers_;
 
@@ -317,7 +323,41 @@ class Connection {
         if (connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address)) fail("cannot connect to %s", target.c_str());
         int one = 1;
         setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        if (load_.options.tls) shake_hands();
         fcntl(socket_, F_SETFL, O_NONBLOCK);
+    }
+
+    // Whose certificate it is is not looked at: what is measured is on this machine.
+    void shake_hands() {
+        static SSL_CTX* context = SSL_CTX_new(TLS_client_method());
+        static const unsigned char HTTP2[] = {2, 'h', '2'};
+        SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+        tls_ = SSL_new(context);
+        SSL_set_alpn_protos(tls_, HTTP2, sizeof HTTP2);
+        SSL_set_fd(tls_, socket_);
+        if (SSL_connect(tls_) != 1) fail("no TLS: %s", ERR_reason_error_string(ERR_peek_error()));
+    }
+
+    // How much of `out_` has gone; nothing, or less, where there is no room.
+    ssize_t sent() {
+        if (tls_) {
+            int size = SSL_write(tls_, out_.data(), static_cast<int>(out_.size()));
+            if (size > 0 || SSL_get_error(tls_, size) == SSL_ERROR_WANT_WRITE) return size;
+            fail("the connection broke");
+        }
+        ssize_t size = ::send(socket_, out_.data(), out_.size(), MSG_NOSIGNAL);
+        if (size < 0 && errno != EAGAIN) fail("the connection broke: %s", strerror(errno));
+        return size;
+    }
+
+    // How much has come; -1 where there is nothing yet, 0 at the end.
+    ssize_t come(uint8_t* into, size_t room) {
+        if (tls_) {
+            int size = SSL_read(tls_, into, static_cast<int>(room));
+            return size > 0 ? size : SSL_get_error(tls_, size) == SSL_ERROR_WANT_READ ? -1 : 0;
+        }
+        ssize_t size = ::read(socket_, into, room);
+        return size < 0 && errno != EAGAIN ? 0 : size;
     }
 
     void name_headers() {
@@ -327,7 +367,7 @@ class Connection {
                                 NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE});
         };
         add(":method", "POST");
-        add(":scheme", "http");
+        add(":scheme", load_.options.tls ? "https" : "http");
         add(":path", load_.options.path);
         add(":authority", load_.options.target);
         add("te", "trailers");

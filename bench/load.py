@@ -13,7 +13,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("load.cpp")
 BINARY = SOURCE.parent.parent / "build" / "load"
-NEEDED = "the benchmarks need a C++ compiler and libnghttp2: apt-get install g++ libnghttp2-dev"
+NEEDED = "the benchmarks need a C++ compiler, libnghttp2 and OpenSSL: apt-get install g++ libnghttp2-dev libssl-dev"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def compiled() -> Path:
         compiler = shutil.which("g++")
         if not compiler:
             raise SystemExit(NEEDED)
-        made = subprocess.run([compiler, "-O2", "-std=c++17", "-o", BINARY, SOURCE, "-lnghttp2"], check=False)
+        made = subprocess.run(
+            [compiler, "-O2", "-std=c++17", "-o", BINARY, SOURCE, "-lnghttp2", "-lssl", "-lcrypto"], check=False
+        )
         if made.returncode:
             raise SystemExit(NEEDED)
     return BINARY

@@ -1,4 +1,5 @@
-"""What the transports cost: an empty call, and health checks that write their rows, in rounds that take turns.
+"""What the transports cost, each in the clear and with TLS: an empty call, and health checks that write their rows, in
+rounds that take turns.
 
 .venv/bin/python -m bench.transport [--rounds 7] [--size 10000]
 """
@@ -7,11 +8,13 @@ import argparse
 import asyncio
 import statistics
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from bench.arena import BATCH, DAY, FLEET, OPEN, UNARY, VERSION, Arena, Cost, chunks
+from bench.arena import BATCH, DAY, FLEET, OPEN, UNARY, VERSION, Arena, Cost, chunks, secured
 from bench.empty import PATH
 from bench.etcd import Etcd
 from bench.load import compiled, load
@@ -22,7 +25,7 @@ from manager.pb import fleet_pb2 as fleet
 from manager.pb import instance_manager_pb2 as pb
 from manager.presence import new_id
 from manager.settings import Transport
-from tests.processes import started
+from tests.processes import imctl, started
 
 NOBODY = Etcd("", 0)
 
@@ -33,24 +36,25 @@ class Empty:
 
     address: str
     pid: int
+    tls: bool
 
     async def cost(self, size: int) -> Cost:
         """Of one call."""
         message = pb.InstanceRequest(instance_id=str(new_id())).SerializeToString()
         before = family_cpu(self.pid)
-        done = await load(self.address, PATH, [message] * size, **VERSION, **UNARY)
+        done = await load(self.address, PATH, [message] * size, **VERSION, **UNARY, **secured(self.tls))
         return Cost.of(done, 1, family_cpu(self.pid) - before)
 
 
 @asynccontextmanager
-async def empty(transport: Transport) -> AsyncIterator[Empty]:
-    """Such a process; it is stopped in the end."""
+async def empty(transport: Transport, files: Sequence[Path]) -> AsyncIterator[Empty]:
+    """Such a process, with TLS where there are a certificate and a key; it is stopped in the end."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.empty", transport, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "bench.empty", transport, *map(str, files), stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None
-        yield Empty(f"127.0.0.1:{int(await process.stdout.readline())}", process.pid)
+        yield Empty(f"127.0.0.1:{int(await process.stdout.readline())}", process.pid, bool(files))
     finally:
         process.kill()
         await process.wait()
@@ -58,9 +62,9 @@ async def empty(transport: Transport) -> AsyncIterator[Empty]:
 
 @dataclass(frozen=True)
 class Side:
-    """One transport: an empty server, and a manager."""
+    """One transport, in the clear or with TLS: an empty server, and a manager."""
 
-    transport: Transport
+    name: str
     empty: Empty
     scene: Scene
 
@@ -72,10 +76,20 @@ async def sides(postgres: Postgres, size: int) -> AsyncIterator[list[Side]]:
     ids = [str(new_id()) for _ in range(size)]
     async with AsyncExitStack() as stack:
         made: list[Side] = []
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        made_certificates = await imctl("certs", "init", str(folder / "tls"), "--host", "127.0.0.1")
+        if made_certificates.code:
+            raise RuntimeError(made_certificates.err)
+        files = (folder / "tls" / "server.pem", folder / "tls" / "server.key")
+        variables = dict(zip(("IM_TLS_CERT", "IM_TLS_KEY"), map(str, files), strict=True))
         for each in Transport:
-            manager = await stack.enter_async_context(started(*SERVE, "--transport", each, DATABASE_URL=url, **OPEN))
-            arena = Arena(postgres, url, manager.address, manager.process.pid, NOBODY)
-            made.append(Side(each, await stack.enter_async_context(empty(each)), Scene(arena, ids)))
+            for tls in (False, True):
+                more = OPEN | (variables if tls else {})
+                serving = started(*SERVE, "--transport", each, DATABASE_URL=url, **more)
+                manager = await stack.enter_async_context(serving)
+                arena = Arena(postgres, url, manager.address, manager.process.pid, NOBODY, tls)
+                beside = await stack.enter_async_context(empty(each, files if tls else ()))
+                made.append(Side(f"{each}, TLS" if tls else str(each), beside, Scene(arena, ids)))
         await _plant(made[0].scene)
         yield made
 
@@ -112,7 +126,7 @@ def row(side: Side, rounds: list[Round]) -> str:
     ratio = statistics.median(each.check.server / each.empty.server for each in rounds)
     spread = [each.empty.server for each in rounds]
     return (
-        f"| {side.transport} | {middle('empty', 'server'):.1f} ({min(spread):.1f} to {max(spread):.1f})"
+        f"| {side.name} | {middle('empty', 'server'):.1f} ({min(spread):.1f} to {max(spread):.1f})"
         f" | {middle('empty', 'rate'):.0f} | {middle('check', 'server'):.1f} + {middle('check', 'database'):.1f}"
         f" | {middle('check', 'rate'):.0f} | {ratio:.2f}"
         f" | {middle('batched', 'server'):.2f} + {middle('batched', 'database'):.2f} |"
@@ -129,17 +143,17 @@ async def main() -> None:
     with start(None, ephemeral=True) as postgres:
         print(machine(postgres))
         async with sides(postgres, asked.size) as both:
-            told: dict[Transport, list[Round]] = {each.transport: [] for each in both}
+            told: dict[str, list[Round]] = {each.name: [] for each in both}
             for number in range(asked.rounds + 1):
                 for side in both:
                     done = await measured(side, asked.size)
                     if number:  # the first one warms up
-                        told[side.transport].append(done)
+                        told[side.name].append(done)
     print("| transport | empty call, µs | a second | health check: manager + PostgreSQL, µs | a second", end=" ")
     print("| manager to empty | of a batch, µs |")
     print("|---|---|---|---|---|---|---|")
     for side in both:
-        print(row(side, told[side.transport]))
+        print(row(side, told[side.name]))
 
 
 if __name__ == "__main__":
