@@ -95,8 +95,8 @@ def alive(pids: list[int]) -> list[int]:
 
 
 async def gone(pids: list[int]) -> bool:
-    """Whether these processes end within two seconds."""
-    for _ in range(40):
+    """Whether these processes end soon; a machine at work may take seconds to come to it."""
+    for _ in range(200):
         if not alive(pids):
             return True
         await asyncio.sleep(0.05)
