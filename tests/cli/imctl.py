@@ -70,8 +70,10 @@ async def running(address: str, *options: str, **more: str) -> AsyncIterator[Run
         yield Running(process)
     finally:
         if process.returncode is None:
-            below = psutil.Process(process.pid).children(recursive=True)
-            process.kill()
+            below: list[psutil.Process] = []
+            with suppress(psutil.NoSuchProcess):  # it may have ended and nobody have told us yet
+                below = psutil.Process(process.pid).children(recursive=True)
+                process.kill()
             for each in below:  # they hold its pipes open
                 with suppress(psutil.NoSuchProcess):
                     each.kill()
