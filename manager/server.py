@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from math import nan
 from typing import Any, Protocol
 
@@ -179,15 +180,19 @@ async def _serve(
         known = (keyring.watch(), denials.watch()) if keyring else ()
         beating = (ticks, health.show(), safeguards.watch(), *known, *_pulses(settings, database, rooms))
         pulses = [workers.create_task(each) for each in beating]
+        drain = settings.drain
         try:
             notice = safety.notice(settings)
             started(Serving(tuple(addresses), str(presence.id), tuple(http), tls is not None, notice))
             return await _until(stop, presence)
+        except asyncio.CancelledError:  # at once
+            drain = timedelta(0)
+            raise
         finally:
             rooms.streams.feed.close()  # which ends the subscriptions: they would outlast any drain
             rooms.checks.stopping.set()
             web.stop()
-            await listener.stop(settings.drain)
+            await listener.stop(drain)
             for pulse in pulses:
                 pulse.cancel()
             await denials.write()

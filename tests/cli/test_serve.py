@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 
@@ -14,6 +15,8 @@ from grpc import aio
 from manager.pb.fleet_pb2 import HealthCheckBatch
 from manager.pb.fleet_pb2_grpc import FleetServiceStub
 from manager.repository.migrations import newest
+from manager.server import serve
+from manager.settings import Settings, Transport
 from tests.conftest import PASSWORD, Database, _recreate, at
 from tests.processes import imctl, started
 from tests.wire.caller import VERSION
@@ -85,6 +88,27 @@ async def test_a_second_signal_stops_at_once_and_quietly(database: Database) -> 
             ended = await running.stop(signal.SIGTERM)
         assert ended.code == 1
         assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_a_server_that_is_cancelled_before_it_was_asked_to_stop_does_not_drain(
+    database: Database, transport: Transport
+) -> None:
+    """As by a second signal right after the first one."""
+    settings = Settings(
+        database_url=database.url, bind=("127.0.0.1",), port=0, http=False, transport=transport,
+        drain=timedelta(seconds=30), insecure_i_know=True,
+    )  # fmt: skip
+    told = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(settings, asyncio.Event(), told.set_result))
+    async with aio.insecure_channel((await told).addresses[0]) as channel:
+        # which nobody ends for a drain
+        ask: Any = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        assert await ask(asks_nothing(), metadata=VERSION).read()
+        serving.cancel()
+        async with asyncio.timeout(15):
+            await asyncio.wait([serving])
+    assert serving.cancelled()
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
