@@ -28,12 +28,12 @@ select clock_timestamp() as now, ticked_at, grace_from, grace_at, grace_until, g
 
 
 async def forgive(connection: AsyncConnection, length: timedelta, most: timedelta) -> datetime | None:
-    """Everybody who was alive at the last tick is forgiven for `length`, as far as the hour's share goes; in a turn.
+    """Everybody who is alive, stale or not, is forgiven for `length`, as far as the hour's share goes; in a turn.
 
     Until when; None where the share is spent.
     """
     row = (await connection.execute(PRESENT)).one()
-    grace = grace_of(row).given(row.now, row.ticked_at, length, most)
+    grace = grace_of(row).given(row.now, EVER, length, most)
     await note(connection, grace)
     return grace.until if grace.left(row.now) else None
 

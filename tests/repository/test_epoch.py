@@ -124,6 +124,16 @@ async def test_a_clock_that_is_set_back_within_the_grace_of_an_epoch_costs_nobod
     assert left <= EPOCH_GRACE
 
 
+async def test_an_operator_s_word_spares_the_stale_too(fleet: Fleet) -> None:
+    """`imctl admin grace` says that nobody who is alive expires before it is over."""
+    one = await fleet.add()
+    await fleet.silence(700, one)
+    async with fleet.connections.turns.use() as connection:
+        assert await give_grace(connection, EPOCH_GRACE)
+    await fleet.tick()
+    assert await fleet.value("select died_revision is null from instance where id = $1", one)
+
+
 async def test_an_id_that_a_restored_database_does_not_know_is_told_to_register_again(fleet: Fleet) -> None:
     await forced(fleet)
     unknown = new_id()
