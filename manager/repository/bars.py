@@ -10,12 +10,17 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 # Advisory locks, one of which is held by a turn, and large objects, which are written whatever a transaction says of
-# being read-only. The role is the cluster's: another database of it may change it at the same moment.
+# being read-only. What gives locks back stays everybody's: pools call it between two users of a connection. The
+# database's owner may take the temporary tables away itself, and a migration of its has to claim its lock before it is
+# im_owner. The role is the cluster's: another database of it may change it at the same moment.
 SET = """
 do $$
 declare
     found record;
 begin
+    if has_database_privilege('im_auditor', current_database(), 'temporary') then
+        execute format('revoke temporary on database %I from public', current_database());
+    end if;
     if not (select rolsuper from pg_roles where rolname = current_user) then
         return;
     end if;
@@ -23,16 +28,13 @@ begin
         select p.oid::regprocedure as what, p.proname ~ '^pg_' as ours
         from pg_catalog.pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
         where p.pronamespace = 'pg_catalog'::regnamespace and a.grantee = 0
-          and p.proname ~ '^(pg_(try_)?advisory_|lo_|lowrite$|loread$)'
+          and p.proname ~ '^(pg_(try_)?advisory_(xact_)?lock|lo_|lowrite$|loread$)'
     loop
         execute format('revoke execute on function %s from public', found.what);
         if found.ours then
-            execute format('grant execute on function %s to im_owner, im_server', found.what);
+            execute format('grant execute on function %s to im_owner, im_server, pg_database_owner', found.what);
         end if;
     end loop;
-    if (select has_database_privilege('im_auditor', current_database(), 'temporary')) then
-        execute format('revoke temporary on database %I from public', current_database());
-    end if;
     if not exists (select from pg_db_role_setting s, unnest(s.setconfig) each
                    where s.setrole = 'im_auditor'::regrole and each like 'temp_file_limit=%') then
         begin

@@ -147,6 +147,7 @@ async def test_a_copied_database_bars_the_auditor_again_when_it_is_migrated(data
     for each in (statement.replace("anything", "other"), "select pg_advisory_lock(4711)"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await auditor.execute(each)
+    await auditor.execute("select pg_advisory_unlock_all()")  # as pools of connections do
     connection = await asyncpg.connect(database.url)
     await connection.execute("select pg_advisory_lock(4711, 1)")
     await connection.close()
