@@ -1,6 +1,6 @@
 """What PostgreSQL lets everybody do, and whoever only asks questions must not: hold locks, and fill the disk.
 
-The rights are PUBLIC's, of a superuser's functions and of the database, so that a superuser alone may take them away.
+The rights are PUBLIC's: of functions, which a superuser alone may take away, and of the database, which its owner may.
 Those of a database do not come along in a dump, nor from a template.
 """
 
