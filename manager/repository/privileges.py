@@ -65,7 +65,10 @@ def unverified(url: str, environment: Mapping[str, str] = os.environ) -> list[st
     mode = dict(parse_qsl(urlsplit(url).query)).get("sslmode") or environment.get("PGSSLMODE", "")
     if mode == "verify-full":
         return []
-    return [str(each) for each in hosts_of(url) if each.name and not _here(each.name)]
+    named = [(str(each), each.name) for each in hosts_of(url) if each.name]
+    # where the address names none, the environment does
+    named = named or [(each, each) for each in environment.get("PGHOST", "").split(",") if each]
+    return [shown for shown, name in named if not _here(name)]
 
 
 def _here(host: str) -> bool:

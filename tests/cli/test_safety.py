@@ -200,6 +200,14 @@ def test_16_a_database_over_the_network_wants_tls_that_is_verified(url: str, hos
     assert unverified(url, {"PGSSLMODE": "verify-full"}) == ([] if "sslmode" not in url else hosts)
 
 
+def test_16_nor_is_the_environment_a_way_around() -> None:
+    """PGHOST names the host where the address does not, as libpq and asyncpg have it."""
+    assert unverified("postgresql:///fleet", {"PGHOST": "db.example,localhost"}) == ["db.example"]
+    assert unverified("postgresql:///fleet", {"PGHOST": "/run/postgresql"}) == []
+    assert unverified("postgresql:///fleet", {"PGHOST": "db.example", "PGSSLMODE": "verify-full"}) == []
+    assert unverified("postgresql://localhost/fleet", {"PGHOST": "db.example"}) == []
+
+
 async def test_17_a_database_over_the_network_is_refused_by_its_name(database: Database) -> None:
     name = "127.1"  # which leads here, but is no address as one writes it
     ended = await refused("--bind", "127.0.0.1", DATABASE_URL=database.url.replace("127.0.0.1", name))
