@@ -1,7 +1,7 @@
 """etcd from Debian, in a folder of its own, and the few messages of its protocol that are needed."""
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
 GRANT = "/etcdserverpb.Lease/LeaseGrant"
 REVOKE = "/etcdserverpb.Lease/LeaseRevoke"
 PUT = "/etcdserverpb.KV/Put"
+TXN = "/etcdserverpb.KV/Txn"
 RANGE = "/etcdserverpb.KV/Range"
 WATCH = "/etcdserverpb.Watch/Watch"
 
@@ -37,6 +38,11 @@ def message(*fields: int | bytes) -> bytes:
         elif isinstance(value, bytes) and value:
             encoded += varint(number << 3 | 2) + varint(len(value)) + value
     return encoded
+
+
+def together(puts: Sequence[bytes]) -> bytes:
+    """A transaction of these puts, 128 at most: its successful operations, each of which is a put."""
+    return b"".join(message(b"", message(b"", each)) for each in puts)
 
 
 @asynccontextmanager
