@@ -11,7 +11,7 @@ from manager.repository.metrics import store
 
 log = logging.getLogger(__name__)
 
-BATCH = 20_000
+BATCH = 100_000  # the more at once, the fewer times the latest values of the same instances are written
 
 
 class Samples:
@@ -31,12 +31,12 @@ class Samples:
         """How many wait to be stored."""
         return len(self._waiting)
 
-    def post(self, sample: Sample) -> None:
-        """Takes a sample; where the buffer is full, the oldest makes room."""
-        if len(self._waiting) >= self._limit:
+    def post(self, *samples: Sample) -> None:
+        """Takes samples; where the buffer is full, the oldest make room."""
+        self._waiting.extend(samples)
+        for _ in range(len(self._waiting) - self._limit):
             self._waiting.popleft()
             self.dropped += 1
-        self._waiting.append(sample)
 
     async def serve(self) -> None:
         """Stores what has come every interval, until the buffer is closed; then once more."""

@@ -8,11 +8,14 @@ from functools import cache
 from typing import Any, cast
 
 import asyncpg
+from asyncpg.pgproto import pgproto
 from sqlalchemy import Dialect, TextClause
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 NOTHING: Mapping[str, Any] = {}
+# the driver's own UUID, which is one of Python's too: read from text, and written again, in a tenth of the time
+FastUUID = pgproto.UUID
 
 
 class Row(asyncpg.Record):  # type: ignore[misc]

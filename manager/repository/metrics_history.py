@@ -154,7 +154,7 @@ async def look_back(connection: AsyncConnection, kind: type[S], of: InstanceId, 
 
 def _point(kind: type[S], row: Any) -> S:
     """Sums are numeric, since they may be more than a field of the contract holds."""
-    return kind(**{name: _number(getattr(row, name)) for name in kind.__dataclass_fields__})
+    return kind(**{name: _number(getattr(row, name)) for name in kind._fields})
 
 
 def _number(value: Any) -> Any:

@@ -83,10 +83,17 @@ SAMPLES: tuple[tuple[str, Callable[[Any], Sample]], ...] = (
 )
 
 
-def samples(request: pb.MetricsBatch) -> Iterable[Sample | Exception]:
-    """All of them, of whichever kind."""
+def samples(request: pb.MetricsBatch) -> tuple[Sequence[Sample], Sequence[Exception]]:
+    """All of them, of whichever kind; and what is wrong with those that are none."""
     total = sum(len(getattr(request, kind)) for kind, _ in SAMPLES)
     if total > MOST:
         raise InvalidRequest("", f"must be at most {MOST} samples, and are {total}: send several batches")
+    good: list[Sample] = []
+    refused: list[Exception] = []
     for kind, decoded in SAMPLES:
-        yield from read(kind, getattr(request, kind), decoded)
+        for place, each in enumerate(getattr(request, kind)):
+            try:
+                good.append(decoded(each))
+            except InvalidRequest as refusal:
+                refused.append(_at(f"{kind}[{place}]", refusal))
+    return good, refused

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from functools import lru_cache
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from manager.domain.refusals import InvalidRequest
 from manager.pb import fleet_pb2 as fleet_pb
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import stats_service_pb2 as stats_pb
+from manager.repository.driver import FastUUID
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -34,7 +36,7 @@ TIMEOUT = (1_000, 86_400_000)
 def instance_id(field: str, value: str) -> InstanceId:
     """A UUID in canonical text form, in either case."""
     try:
-        parsed = UUID(value)
+        parsed = FastUUID(value)
     except ValueError:
         parsed = None
     if parsed is None or str(parsed) != value.lower():
@@ -79,6 +81,12 @@ def moment(field: str, milliseconds: int) -> datetime:
     """Milliseconds since the epoch, up to the year 9999."""
     if not 0 <= milliseconds <= MAX_MILLISECONDS:
         raise InvalidRequest(field, "must be milliseconds since 1970, UTC, up to the year 9999")
+    return _moment(milliseconds)
+
+
+@lru_cache(1024)
+def _moment(milliseconds: int) -> datetime:
+    """A batch has the same few over and over."""
     return EPOCH + timedelta(milliseconds=milliseconds)
 
 

@@ -70,14 +70,9 @@ class FleetService(grpc_pb.FleetServiceServicer):
         return batches.outcomes(await batches.carried(calls, self._turns.submit_many))
 
     async def PostMetrics(self, request: pb.MetricsBatch, context: Context) -> pb.PostedMetrics:
-        failures, taken = [], 0
-        for sample in batches.samples(request):
-            if isinstance(sample, Exception):
-                failures.append(failure_of(sample))
-            else:
-                self._samples.post(sample)
-                taken += 1
-        return pb.PostedMetrics(taken=taken, failures=failures)
+        samples, refused = batches.samples(request)
+        self._samples.post(*samples)
+        return pb.PostedMetrics(taken=len(samples), failures=map(failure_of, refused))
 
     async def WatchInstances(self, request: SubscribeRequest, context: Context) -> AsyncIterator[pb.InstanceUpdates]:
         place: ResumeToken | None = None
