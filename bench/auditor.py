@@ -1,14 +1,17 @@
 """`python -m bench.auditor`: what a heavy question to the record costs those who are served.
 
-Rounds take turns, with and without an auditor who asks a question that reads everything over and over, as the role
-im_auditor. In each, health checks and registrations go on at a fixed rate; compared is the p99 of either, each round
-with the one before it, and a latency counts from when its call was due. The bar is a median ratio of 1.25. The client,
-the manager, the database and the auditor are processes of one machine, of which the auditor takes a core.
+Rounds take turns: by itself, beside an auditor who asks a question that reads everything over and over, as the role
+im_auditor, and beside a process of the same niceness that only counts and knows of no database. In each, health checks
+and registrations go on at a fixed rate; compared is the p99 of either with that of the round by itself before, and a
+latency counts from when its call was due. The bar is a median ratio of 1.25. The client, the manager, the database and
+the auditor are processes of one machine, of which the auditor takes a core; what that alone costs, the third kind of
+round tells.
 """
 
 import asyncio
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from statistics import median
 
@@ -28,6 +31,7 @@ from tests.processes import started
 INSTANCES = 2_000
 CHECKS, ADDS = 200, 40  # a second
 BAR = 1.25
+SIDES = ("checks", "registrations")
 HEAVY = """
 select count(*), max(length(e.before::text)), sum(length(e.after::text))
 from events e join instances i on i.id = e.instance_id cross join generate_series(1, 200)
@@ -82,9 +86,24 @@ async def asking(url: str, niceness: int) -> AsyncIterator[None]:
         connection.terminate()
 
 
-async def measured(url: str, auditor: str, chosen: Namespace) -> list[tuple[float, float]]:
-    """The ratios of each pair of rounds: of health checks, and of registrations."""
-    ratios = []
+@asynccontextmanager
+async def counting(niceness: int) -> AsyncIterator[None]:
+    """Beside a process that takes a core and asks nobody anything."""
+    # a session of its own, as each process of PostgreSQL's is
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass", start_new_session=True)
+    try:
+        if niceness:
+            stand_back(process.pid, niceness)
+        await asyncio.sleep(0.5)
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def measured(url: str, auditor: str, chosen: Namespace) -> Mapping[str, list[tuple[float, ...]]]:
+    """The ratios of each kind of round to the one by itself before it: of health checks, and of registrations."""
+    ratios: dict[str, list[tuple[float, ...]]] = {"audit": [], "counting": []}
     async with started(*SERVE, "--transport", chosen.transport, DATABASE_URL=url) as manager:
         ids = [str(new_id()) for _ in range(INSTANCES)]
         batches = [fleet.AddInstancesRequest(instances=each) for each in chunks(described(ids))]
@@ -92,12 +111,14 @@ async def measured(url: str, auditor: str, chosen: Namespace) -> list[tuple[floa
         await round_of(manager.address, ids, 5)
         for _ in range(chosen.rounds):
             alone = await round_of(manager.address, ids, chosen.seconds)
-            async with asking(auditor, chosen.nice):
-                beside = await round_of(manager.address, ids, chosen.seconds)
-            for name, before, after in zip(("checks", "registrations"), alone, beside, strict=True):
-                said = ", ".join(f"{each} {before.ms[each]:.2f} {after.ms[each]:.2f}" for each in ("p50", "p99"))
-                print(f"{name}: {said} ms", flush=True)
-            ratios.append((beside[0].ms["p99"] / alone[0].ms["p99"], beside[1].ms["p99"] / alone[1].ms["p99"]))
+            for kind, company in (("audit", asking(auditor, chosen.nice)), ("counting", counting(chosen.nice))):
+                async with company:
+                    beside = await round_of(manager.address, ids, chosen.seconds)
+                for name, before, after in zip(SIDES, alone, beside, strict=True):
+                    said = ", ".join(f"{each} {before.ms[each]:.2f} {after.ms[each]:.2f}" for each in ("p50", "p99"))
+                    print(f"{kind} {name}: {said} ms", flush=True)
+                pairs = zip(alone, beside, strict=True)
+                ratios[kind].append(tuple(after.ms["p99"] / before.ms["p99"] for before, after in pairs))
     return ratios
 
 
@@ -113,9 +134,11 @@ def main() -> None:
         asyncio.run(postgres.grant_login("im_auditor"))
         print(f"by {chosen.transport}, niceness {chosen.nice}: {machine(postgres)}")
         ratios = asyncio.run(measured(url, postgres.url("im_auditor", NAME), chosen))
-    for name, each in zip(("checks", "registrations"), zip(*ratios, strict=True), strict=True):
-        ratio = median(each)
-        print(f"audit_{name}_p99_ratio {ratio:.2f} {BAR} {'ok' if ratio <= BAR else 'short'}")
+    for kind, rounds in ratios.items():
+        for name, each in zip(SIDES, zip(*rounds, strict=True), strict=True):
+            ratio = median(each)
+            judged = f" {BAR} {'ok' if ratio <= BAR else 'short'}" if kind == "audit" else ""
+            print(f"{kind}_{name}_p99_ratio {ratio:.2f}{judged}")
 
 
 if __name__ == "__main__":

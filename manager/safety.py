@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from manager.domain.refusals import Refusal
+from manager.repository.privileges import unverified
 from manager.settings import Settings
 from manager.wire.tls import tls_of
 
@@ -23,10 +24,10 @@ class Unsafe(Refusal):
 
 def require(settings: Settings) -> None:
     """Raises Unsafe unless these settings may be served with."""
-    if wrong := list(contradictions(settings)):
-        raise Unsafe(wrong, choice=False)
-    if not settings.insecure_i_know and (open_ := list(dangers(settings))):
-        raise Unsafe(open_, choice=True)
+    wrong = list(contradictions(settings))
+    open_ = [] if settings.insecure_i_know else list(dangers(settings))
+    if wrong or open_:
+        raise Unsafe([*wrong, *open_], choice=not wrong)
 
 
 def is_development(settings: Settings) -> bool:
@@ -76,6 +77,11 @@ def dangers(settings: Settings) -> Iterator[str]:
         yield f"nobody is asked who calls on {', '.join(far)}, which is no loopback address: set IM_AUTH=true"
     if settings.tls_key and (mode := _readable(settings.tls_key)):
         yield f"the key in IM_TLS_KEY can be read by others, its mode is {mode}: chmod 600 {settings.tls_key}"
+    if hosts := unverified(settings.database_url):
+        yield (
+            f"the database at {', '.join(hosts)} is reached without verified TLS: add sslmode=verify-full to its"
+            " address, and sslrootcert where its authority is your own"
+        )
 
 
 def _files(settings: Settings) -> Sequence[tuple[str, Path | None]]:

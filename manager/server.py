@@ -32,18 +32,17 @@ from manager.pb.version import PROTO_VERSION
 from manager.presence import Presence, Supervisor
 from manager.reads import Reads
 from manager.reaper import reap
-from manager.repository import privileges
+from manager.repository import bars, privileges
 from manager.repository.database import Database, Readers
 from manager.repository.doorbell import Doorbell
 from manager.repository.migrations import require
-from manager.repository.trim import Retention
 from manager.safeguards import Safeguards
 from manager.samples import Samples
 from manager.settings import Settings
 from manager.snapshots import Snapshots
 from manager.standing import Lately, Standing
 from manager.turns import Turns
-from manager.upkeep import keep_up
+from manager.upkeep import keep_up, retention_of
 from manager.wire.authority import Authority
 from manager.wire.http import Backstage, Site
 from manager.wire.interceptors import Gate
@@ -105,17 +104,13 @@ async def serve(
     try:
         async with database.readers.use() as connection:
             await require(connection, __version__)
-            if not settings.insecure_i_know:
-                await _require_no_more(connection, settings.database_url)
+            if not settings.insecure_i_know and (found := await privileges.beyond(connection)):
+                raise safety.Unsafe(found, choice=True)
+            if open_ := await bars.missing(connection):
+                log.warning("im_auditor may %s: run `imctl migrate` once as a superuser", ", ".join(open_))
         return await _serve(settings, database, stop, started, supervisor)
     finally:
         await database.close()
-
-
-async def _require_no_more(connection: Any, url: str) -> None:
-    """Raises Unsafe where the database is not known to be the one, or its role may do more than a manager does."""
-    if found := await privileges.beyond(connection, url):
-        raise safety.Unsafe(found, choice=True)
 
 
 async def _serve(
@@ -155,8 +150,8 @@ async def _serve(
         serving=lambda: health.serving,
         degraded=lambda: standing.degraded,
         names=settings.http_names,
-        metrics_kept=_retention(settings).hours,
-        past_kept=_retention(settings).tombstones,
+        metrics_kept=retention_of(settings).hours,
+        past_kept=retention_of(settings).tombstones,
         grpc_port=lambda: listener.port,
         authority=authority,
         secure=tls is not None,
@@ -231,7 +226,7 @@ def _pulses(settings: Settings, database: Database, rooms: Rooms) -> tuple[Corou
         *((database.hosts.watch(),) if database.hosts.several else ()),
         database.watchdog.watch(),
         *((Doorbell(database.hosts, rooms.streams.feed).serve(),) if settings.notify else ()),
-        keep_up(database.upkeep, settings.partitions_ahead, _retention(settings), settings.upkeep_interval),
+        keep_up(database.upkeep, settings.partitions_ahead, retention_of(settings), settings.upkeep_interval),
     )
 
 
@@ -261,23 +256,6 @@ def _readings(
         Reading("im_durability", "what an acknowledged change survives", lambda: safeguards.holds),
         Reading("im_feed_age_seconds", "since when nobody knows whether there is more", lambda: feed.age),
         Reading("im_unauthenticated", "whether nobody is asked who calls", lambda: not settings.auth),
-    )
-
-
-def _retention(settings: Settings) -> Retention:
-    # the history speaks of the dead: their tombstones outlast it
-    tombstones = max(settings.tombstone_retention, settings.history_retention)
-    # and what is coarser takes over from what is finer
-    minutes = max(settings.minutes_retention, settings.metrics_retention)
-    hours = max(settings.hours_retention, minutes)
-    return Retention(
-        metrics=settings.metrics_retention,
-        history=settings.history_retention,
-        tombstones=tombstones,
-        minutes=minutes,
-        hours=hours,
-        trail=settings.trail_retention,
-        denied=settings.denied_retention,
     )
 
 

@@ -7,7 +7,7 @@ import re
 from alembic import context
 from sqlalchemy import Connection
 
-from manager.repository import migrating
+from manager.repository import migrating, roles
 from manager.repository.schema import metadata
 
 PARTITION = re.compile(r"_\d{8}$")
@@ -60,7 +60,7 @@ def offline() -> None:
     context.configure(dialect_name="postgresql+asyncpg", transaction_per_migration=True)
     for name in ("lock_timeout", "statement_timeout"):
         context.execute(f"set {name} = {migrating.SESSION[name]}")
-    for statement in migrating.PREPARE:
+    for statement in roles.SET:
         context.execute(statement)
     with context.begin_transaction():
         context.run_migrations()

@@ -134,6 +134,13 @@ async def _recreate(cluster: str, name: str, *options: str) -> None:
         await connection.close()
 
 
+async def _barred(cluster: str, name: str) -> None:
+    """As migrating bars it: what a database grants to everybody does not come along with a template."""
+    connection = await asyncpg.connect(cluster)
+    await connection.execute(f'revoke temporary on database "{name}" from public')
+    await connection.close()
+
+
 @pytest.fixture(scope="session")
 async def template(cluster: str) -> str:
     """The name of a migrated database, which nobody is connected to."""
@@ -151,6 +158,7 @@ async def database(cluster: str, template: str) -> AsyncIterator[Database]:
     """A migrated database of this test's own."""
     name = f"im_test_{os.getpid()}_{next(numbers)}"
     await _recreate(cluster, name, f"template {template} strategy file_copy")
+    await _barred(cluster, name)
     yield addressed(at(cluster, database=name))
     connection = await asyncpg.connect(cluster)
     await connection.execute(f'drop database if exists "{name}" with (force)')

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from manager.domain.policy import Policy
 from manager.domain.preservation import Limits
 from manager.presence import new_id
 from manager.repository.database import Database as Connections
+from manager.repository.trim import Retention
 from manager.turns import Turns
 from tests.conftest import NOTIFY, Database
 
@@ -137,6 +138,12 @@ class Fleet:
     async def told(self, kind: str, after: int = 0) -> list[InstanceId]:
         """Of whom an event of that type was told since a revision, in its order."""
         return [instance for _, _, each, instance in await self.story(after) if each == kind]
+
+    async def retain(self, retention: Retention) -> None:
+        """Has everything kept so long and no longer, as a superuser, who alone may shorten it."""
+        given = asdict(retention)
+        columns = ", ".join(f"{name}_kept = ${place}" for place, name in enumerate(given, 1))
+        await self.sql.execute(f"update control set {columns}", *given.values())
 
     async def living(self) -> set[InstanceId]:
         """Who is alive."""

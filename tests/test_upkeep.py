@@ -46,9 +46,10 @@ async def other(database: Database) -> AsyncIterator[Fleet]:
 
 
 async def prepare(fleet: Fleet, ahead: int = 7, retention: timedelta = 30 * DAY) -> list[str]:
+    await fleet.sql.execute("update control set metrics_kept = $1", retention)
     async with fleet.connections.upkeep.use() as connection:
         await make_ahead(connection, ahead)
-        return await drop_old(connection, retention)
+        return await drop_old(connection)
 
 
 async def days(fleet: Fleet, parent: str) -> list[date]:

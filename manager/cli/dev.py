@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from manager import safety
+from manager.cli.admin import retain
 from manager.cli.connection import Target
 from manager.cli.demo import live
 from manager.cli.say import say
@@ -75,7 +76,7 @@ def dev(
             postgres = stack.enter_context(_start(data_dir, ephemeral, settings_of(archive=archive)))
         except EmbeddedPostgresError as error:
             fail(str(error))
-        url = asyncio.run(_prepare(postgres))
+        url = asyncio.run(_prepare(postgres, settings_of()))
         keeping = "nothing is kept" if ephemeral else f"kept in {postgres.data_dir}"
         settings = settings_of(**choices, database_url=url)
 
@@ -152,10 +153,11 @@ def _tell(settings: Settings, serving: Serving, postgres: str, ask: str) -> None
     )
 
 
-async def _prepare(postgres: Postgres) -> str:
-    """The database, migrated; its address for the server role."""
+async def _prepare(postgres: Postgres, settings: Settings) -> str:
+    """The database, migrated, with the retentions of these settings; its address for the server role."""
     await postgres.create_database(DATABASE)
     await migrations.upgrade(postgres.url(database=DATABASE))
+    await retain(settings.model_copy(update={"database_url": postgres.url(database=DATABASE)}))
     for role in (SERVER, AUDITOR):
         await postgres.grant_login(role)
     return postgres.url(SERVER, DATABASE)

@@ -26,13 +26,16 @@ begin
     end if;
     for found in
         select p.oid::regprocedure as what, p.proname ~ '^pg_' as ours
-        from pg_catalog.pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-        where p.pronamespace = 'pg_catalog'::regnamespace and a.grantee = 0
+        from pg_catalog.pg_proc p
+        where p.pronamespace = 'pg_catalog'::regnamespace
           and p.proname ~ '^(pg_(try_)?advisory_(xact_)?lock|lo_|lowrite$|loread$)'
+          and (exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
+               or p.proname ~ '^pg_' and not has_function_privilege('im_retention', p.oid, 'execute'))
     loop
         execute format('revoke execute on function %s from public', found.what);
         if found.ours then
-            execute format('grant execute on function %s to im_owner, im_server, pg_database_owner', found.what);
+            execute format('grant execute on function %s to im_owner, im_server, im_retention, pg_database_owner',
+                           found.what);
         end if;
     end loop;
     if not exists (select from pg_db_role_setting s, unnest(s.setconfig) each

@@ -1,9 +1,11 @@
 """Samples: COPY into the history, and one row of latest values for each living instance."""
 
-from collections.abc import Sequence
-from dataclasses import fields
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from operator import attrgetter
+from itertools import accumulate, repeat
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import TextClause, text
@@ -22,6 +24,12 @@ TABLE: dict[type[Any], str] = {
     GpuSample: "gpu_metrics",
     LlmSample: "llm_metrics",
 }
+
+Record = tuple[Any, ...]  # when it arrived, and a sample's fields
+# of a record
+KEY: dict[type[Any], Callable[[Record], Any]] = {kind: itemgetter(1) for kind in TABLE} | {GpuSample: itemgetter(1, 3)}
+MICROSECOND = timedelta(microseconds=1)
+SLICE = 5_000  # records that are written in one go, while nobody else is served
 
 LIVING = text("""
 select u.id, clock_timestamp() as now
@@ -83,27 +91,37 @@ async def store(connection: AsyncConnection, samples: Sequence[Sample]) -> int:
         alive = {row.id for row in living}
         kept = [each for each in samples if each.instance_id in alive]
         if kept:
+            last: dict[type[Any], dict[Any, Record]] = {kind: {} for kind in TABLE}
             # a microsecond apart, so that arrival orders the samples of one instance
-            times = [living[0].now - timedelta(microseconds=len(kept) - place) for place in range(len(kept))]
-            for kind in TABLE:
-                arrivals = [(at, each) for at, each in zip(times, kept, strict=True) if type(each) is kind]
-                await _store(connection, kind, arrivals)
+            times = accumulate(repeat(MICROSECOND), initial=living[0].now - len(kept) * MICROSECOND)
+            for start in range(0, len(kept), SLICE):
+                for kind, records in _by_kind(kept[start : start + SLICE], times).items():
+                    await _copy(connection, kind, records)
+                    last[kind] |= {KEY[kind](each): each for each in records}
+                await asyncio.sleep(0)
+            for kind, latest in last.items():
+                await _show(connection, kind, latest)
         return len(kept)
 
 
-async def _store(connection: AsyncConnection, kind: type[Any], arrivals: Sequence[tuple[datetime, Sample]]) -> None:
-    if not arrivals:
-        return
-    names = [each.name for each in fields(kind)]
-    values = attrgetter(*names)
-    await driver(connection).copy_records_to_table(
-        TABLE[kind], columns=["at", *names], records=[(at, *values(each)) for at, each in arrivals]
-    )
-    # the last of each key alone: one statement may not touch a row twice
-    last = {(each.instance_id, getattr(each, "gpu_index", 0)): (at, each) for at, each in arrivals}
-    columns: dict[str, list[Any]] = {"at": [at for at, _ in last.values()]}
-    columns |= {name: [getattr(each, name) for _, each in last.values()] for name in names}
-    await rows(connection, LATEST[kind], columns)
+def _by_kind(samples: Sequence[Sample], times: Iterator[datetime]) -> Mapping[type[Any], Sequence[Record]]:
+    records: dict[type[Any], list[Record]] = defaultdict(list)
+    for each in samples:
+        records[type(each)].append((next(times), *each))
+    return records
+
+
+async def _copy(connection: AsyncConnection, kind: type[Any], records: Sequence[Record]) -> None:
+    columns = ("at", *kind._fields)
+    await driver(connection).copy_records_to_table(TABLE[kind], columns=columns, records=records)
+
+
+async def _show(connection: AsyncConnection, kind: type[Any], latest: Mapping[Any, Record]) -> None:
+    """The last of each key alone, since one statement may not touch a row twice; in one order, so that no two managers
+    wait for each other."""
+    if latest:
+        columns = zip(*(latest[each] for each in sorted(latest)), strict=True)
+        await rows(connection, LATEST[kind], dict(zip(("at", *kind._fields), map(list, columns), strict=True)))
 
 
 READ: dict[type[Any], TextClause] = {
@@ -152,7 +170,6 @@ async def forget_dead(connection: AsyncConnection) -> int:
 
 PREPARE = text("select prepare_metrics(:days)")
 DROP = text("select drop_old_metrics()")
-KEEP = text("update control set metrics_kept = :kept where metrics_kept <> :kept")
 
 
 async def prepare(connection: AsyncConnection, days_ahead: int) -> None:
@@ -160,9 +177,8 @@ async def prepare(connection: AsyncConnection, days_ahead: int) -> None:
     await connection.execute(PREPARE, {"days": days_ahead})
 
 
-async def drop_old(connection: AsyncConnection, retention: timedelta) -> list[str]:
+async def drop_old(connection: AsyncConnection) -> list[str]:
     """Drops the partitions past the retention of the samples, the minutes and the hours; their names."""
-    await connection.execute(KEEP, {"kept": retention})
     dropped: list[str] = []
     while name := (await connection.execute(DROP)).scalar():
         dropped.append(name)

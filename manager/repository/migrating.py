@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from manager.domain.instance import MANAGER_LABEL
 from manager.domain.refusals import Refusal
-from manager.repository import bars
+from manager.repository import roles
 from manager.repository.database import engine_of, sqlstate
 
 # Milliseconds. What waits for a lock on a table has everybody else wait behind it: so it gives up soon, and comes again
@@ -38,39 +38,6 @@ def engine(url: str) -> AsyncEngine:
     return engine_of(url, name="migrate", connections=1, **SESSION)
 
 
-# Roles belong to the cluster: another database of it may have made them, and they outlive a downgrade.
-PREPARE = (
-    """
-do $$
-begin
-    if not exists (select from pg_roles where rolname = 'im_owner') then
-        create role im_owner nologin;
-    end if;
-    if not exists (select from pg_roles where rolname = 'im_server') then
-        create role im_server nologin;
-    end if;
-    if not exists (select from pg_roles where rolname = 'im_auditor') then
-        -- what it may see are grants; these keep a question that was asked carelessly from being everybody's burden
-        create role im_auditor nologin connection limit 5;
-        alter role im_auditor set search_path = audit, pg_catalog;
-        alter role im_auditor set default_transaction_read_only = on;
-        alter role im_auditor set statement_timeout = '30s';
-        alter role im_auditor set lock_timeout = '2s';
-        alter role im_auditor set idle_in_transaction_session_timeout = '30s';
-        alter role im_auditor set max_parallel_workers_per_gather = 0;
-        alter role im_auditor set jit = off;
-    end if;
-exception when duplicate_object or unique_violation then
-    null;  -- another database of the cluster was migrated at the same moment
-end $$""",
-    "grant im_owner to current_user",
-    "grant create, usage on schema public to im_owner",
-    # so that the owner of the tables needs no right to make other schemas
-    "create schema if not exists audit authorization im_owner",
-    bars.SET,
-    "set role im_owner",
-)
-
 # Tried, and not waited for: who waits has a snapshot, which an index that is built concurrently would wait for.
 CLAIM = text("select pg_try_advisory_lock(4711, 2)")
 RUNNER = text("""
@@ -89,7 +56,7 @@ def begin(connection: Connection) -> None:
         pid = connection.execute(RUNNER).scalar()
         raise Obstructed(f"another `imctl migrate` runs on this database (process {pid or 'unknown'} of PostgreSQL's)")
     with unobstructed(connection):
-        for statement in PREPARE:
+        for statement in roles.SET:
             connection.exec_driver_sql(statement)
         connection.commit()
     event.listen(connection, "begin", _between_turns)

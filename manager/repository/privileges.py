@@ -1,8 +1,7 @@
 """What the role that a manager logs in as may do beyond its work, and whether the way to the database is verified."""
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from urllib.parse import parse_qsl, urlsplit
 
@@ -11,53 +10,57 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.repository.hosts import hosts_of
 
-# of the session's own role: what it has set itself to it may unset
+# Of the session's own role, and of all that it may become, inherited or not: what it has set itself to it may unset.
 LOOK = text("""
-select session_user as role, r.rolsuper as superuser,
-       exists (
-           select from pg_class c
-           where c.relnamespace = cast('public' as regnamespace) and c.relkind in ('r', 'p')
-             and pg_has_role(r.oid, c.relowner, 'member')
-       ) as owner,
-       r.rolcreaterole or r.rolcreatedb or has_schema_privilege(r.oid, 'public', 'create')
-           or has_database_privilege(r.oid, current_database(), 'create') as ddl
-from pg_roles r where r.rolname = session_user
+with mine as (
+    select r.* from pg_roles r where pg_has_role(session_user, r.oid, 'member')
+), tables as (
+    select c.oid, c.relowner, c.relname from pg_class c
+    where c.relnamespace in (to_regnamespace('public'), to_regnamespace('audit')) and c.relkind in ('r', 'p', 'v')
+)
+select session_user as role, s.place, s.may
+from (
+    select 1, case when bool_or(m.rolname = session_user) then 'is a superuser' else 'may become a superuser' end
+    from mine m where m.rolsuper having count(*) > 0
+    union all
+    select 2, 'owns tables' where exists (select from tables t join mine m on m.oid = t.relowner)
+    union all
+    select 3, 'may change the schema'
+    where exists (
+        select from mine m
+        where m.rolcreaterole or m.rolcreatedb or has_database_privilege(m.oid, current_database(), 'create')
+           or exists (select from pg_namespace n where n.nspname in ('public', 'audit')
+                      and has_schema_privilege(m.oid, n.oid, 'create')))
+    union all
+    select 4, 'may change the past'
+    where exists (
+        select from mine m join tables t
+            on t.relname in ('event', 'instance_version', 'history_epoch', 'trail', 'trail_seal')
+        where has_table_privilege(m.oid, t.oid, 'update, delete, truncate, trigger')
+           or has_any_column_privilege(m.oid, t.oid, 'update'))
+    union all
+    select 5, 'may shorten what is kept' where exists (select from mine where rolname = 'im_retention')
+    union all
+    select 6, 'may replicate, and so read every file' where exists (select from mine where rolreplication)
+    union all
+    select 7, 'is above row-level security' where exists (select from mine where rolbypassrls)
+    union all
+    select 8, 'is in ' || string_agg(m.rolname, ', ' order by m.rolname)
+    from mine m
+    where m.rolname in ('pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files',
+                        'pg_execute_server_program', 'pg_maintain', 'pg_create_subscription')
+    having count(*) > 0
+) s (place, may) order by s.place
 """)
+SUPERUSER = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Privileges:
-    """A role: whether it is a superuser, owns tables (or may become who does), and may make or change such things."""
-
-    role: str
-    superuser: bool
-    owner: bool
-    ddl: bool
-
-
-async def beyond(connection: AsyncConnection, url: str) -> list[str]:
-    """A sentence for whatever a manager on this connection would be trusted with and has no need of, and for an
-    unverified way to its database."""
-    found = Privileges(**(await connection.execute(LOOK)).one()._mapping)
-    return [*_ways(url), *_rights(found)]
-
-
-def _ways(url: str) -> Iterator[str]:
-    if hosts := unverified(url):
-        yield (
-            f"the database at {', '.join(hosts)} is reached without verified TLS: add sslmode=verify-full to its"
-            " address, and sslrootcert where its authority is your own"
-        )
-
-
-def _rights(found: Privileges) -> Iterator[str]:
-    if found.superuser:
-        yield f"the database's role {found.role} is a superuser: serve as im_server"
-        return
-    if found.owner:
-        yield f"the database's role {found.role} owns tables: serve as im_server"
-    if found.ddl:
-        yield f"the database's role {found.role} may change the schema: serve as im_server"
+async def beyond(connection: AsyncConnection) -> Sequence[str]:
+    """A sentence for whatever a manager on this connection would be trusted with and has no need of."""
+    found = (await connection.execute(LOOK)).all()
+    if found and found[0].place == SUPERUSER:
+        found = found[:1]  # it may do all the rest
+    return [f"the database's role {each.role} {each.may}: serve as im_server" for each in found]
 
 
 def unverified(url: str, environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -54,3 +54,19 @@ async def test_an_operators_word_is_on_the_trail(scene: Scene) -> None:
     assert all(each["who"].endswith(" by imctl") for each in acts)
     assert acts[0]["note"].startswith("until ")
     assert acts[1]["note"] == "a disk"
+
+
+async def test_what_is_kept_is_shortened_by_whoever_may_and_by_nobody_else(scene: Scene) -> None:
+    shorter = {"IM_TRAIL_RETENTION": str(60 * 86400), "IM_HISTORY_RETENTION": "3600"}
+    lines = [["admin", "retention", "-o", "json"]]
+    (refused,) = await scene.runs(lines, DATABASE_URL=scene.database.url, **shorter)
+    assert (refused.code, refused.out) == (1, "")
+    assert "shortened by a member of im_retention, or a superuser, alone" in refused.err
+    assert "create role somebody login in role im_retention" in refused.err
+    (done,) = await scene.runs(lines, DATABASE_URL=scene.database.admin, **shorter)
+    assert json.loads(done.out)["result"] == "history from 7 days to 3600 s, trail from 400 days to 60 days"
+    (again,) = await scene.runs(lines, DATABASE_URL=scene.database.admin, **shorter)
+    assert json.loads(again.out)["result"] == "nothing is kept for longer than the settings say"
+    (act,) = await scene.database.run("select who, note from audit.acts where act = 'RETENTION'")
+    assert act["who"].endswith(" by imctl")
+    assert act["note"] == "history from 7 days to 3600 s, trail from 400 days to 60 days"

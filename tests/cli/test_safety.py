@@ -1,6 +1,6 @@
 """Starts that would leave a manager open to strangers: each is refused with its sentence, and exit code 78."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from urllib.request import urlopen
@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 
 from manager import certificates
-from manager.repository.privileges import unverified
+from manager.repository.database import Session, engine_of
+from manager.repository.privileges import beyond, unverified
 from manager.safety import loopback
 from manager.settings import Transport
 from tests.conftest import PASSWORD, Database, at
@@ -162,6 +163,7 @@ async def test_13_whoever_may_become_the_owner_of_the_tables(database: Database,
     sentences = [
         f"the database's role {role} owns tables: serve as im_server",
         f"the database's role {role} may change the schema: serve as im_server",
+        f"the database's role {role} may change the past: serve as im_server",
     ]
     assert (ended.code, ended.err) == (78, told(*sentences))
 
@@ -171,6 +173,54 @@ async def test_14_whoever_may_make_tables(database: Database, role: str) -> None
     ended = await refused("--bind", "127.0.0.1", DATABASE_URL=by(database, role))
     sentence = f"the database's role {role} may change the schema: serve as im_server"
     assert (ended.code, ended.err) == (78, told(sentence))
+
+
+@pytest.mark.parametrize(
+    ("granted", "sentence"),
+    [
+        ("alter role {} createrole", "may change the schema"),
+        ("grant create on schema audit to {}", "may change the schema"),
+        ("grant update (actor) on event to {}", "may change the past"),
+        ("grant delete on trail to {}", "may change the past"),
+        ("grant truncate on instance_version to {}", "may change the past"),
+        ("grant im_retention to {}", "may shorten what is kept"),
+        ("alter role {} noinherit; grant im_retention to {}", "may shorten what is kept"),
+        ("alter role {} replication", "may replicate, and so read every file"),
+        ("alter role {} bypassrls", "is above row-level security"),
+        ("grant pg_write_all_data to {}", "is in pg_write_all_data"),
+        ("alter role {} noinherit; grant pg_execute_server_program to {}", "is in pg_execute_server_program"),
+    ],
+)
+async def test_14_whoever_may_do_more_than_serve(database: Database, role: str, granted: str, sentence: str) -> None:
+    for each in granted.split("; "):
+        await database.run(each.format(role))
+    found = await beyond_of(by(database, role))
+    assert f"the database's role {role} {sentence}: serve as im_server" in found
+    # what writes all tables writes the past too
+    assert len(found) == 1 or "pg_write_all_data" in granted
+
+
+async def test_14_a_superuser_by_another_name(database: Database, role: str) -> None:
+    superuser = await database.value("select session_user")
+    await database.run(f"alter role {role} noinherit")
+    await database.run(f'grant "{superuser}" to {role}')
+    ended = await refused("--bind", "127.0.0.1", DATABASE_URL=by(database, role))
+    told_ = told(f"the database's role {role} may become a superuser: serve as im_server")
+    assert (ended.code, ended.err) == (78, told_)
+
+
+async def beyond_of(url: str) -> Sequence[str]:
+    """What a start as this role would be refused for."""
+    session = Session(engine_of(url, name="test"))
+    async with session.use() as connection:
+        found = await beyond(connection)
+    await session.close()
+    return found
+
+
+async def test_14_the_server_s_own_role_may_do_nothing_more(database: Database, role: str) -> None:
+    assert await beyond_of(database.url) == []
+    assert await beyond_of(by(database, role)) == []
 
 
 async def test_15_workers_may_not_do_more_either(database: Database) -> None:
@@ -198,6 +248,22 @@ async def test_15_workers_may_not_do_more_either(database: Database) -> None:
 def test_16_a_database_over_the_network_wants_tls_that_is_verified(url: str, hosts: list[str]) -> None:
     assert unverified(url, {}) == hosts
     assert unverified(url, {"PGSSLMODE": "verify-full"}) == ([] if "sslmode" not in url else hosts)
+
+
+async def test_16_it_is_said_before_anybody_is_asked_and_with_all_that_is_missing() -> None:
+    ended = await refused("--bind", FAR, DATABASE_URL="postgresql://im_server@10.255.255.1/fleet")
+    sentence = (
+        "the database at 10.255.255.1 is reached without verified TLS: add sslmode=verify-full to its address,"
+        " and sslrootcert where its authority is your own"
+    )
+    assert (ended.code, ended.err) == (78, told(NO_TLS, NO_AUTH, sentence))
+
+
+async def test_18_all_that_is_wrong_is_said_at_once(database: Database) -> None:
+    ended = await refused("--bind", FAR, DATABASE_URL=database.url, IM_TLS_KEY="/nowhere/key.pem")
+    half = "IM_TLS_KEY is set without IM_TLS_CERT: set both, or neither"
+    lost = "IM_TLS_KEY is /nowhere/key.pem, and there is no such file"
+    assert (ended.code, ended.err) == (78, told(half, lost, NO_TLS, NO_AUTH, choice=False))
 
 
 def test_16_nor_is_the_environment_a_way_around() -> None:

@@ -178,7 +178,7 @@ async def test_a_schema_that_no_longer_serves_this_release_is_refused(served: Da
 READ = {"SELECT"}
 RIGHTS = {
     "alembic_version": READ,
-    "control": READ | {"UPDATE"},
+    "control": READ,  # and columns of it may be written
     "denied_call": READ | {"INSERT"},  # and what is counted may be
     "event": READ | {"INSERT"},
     "gpu_metrics": READ | {"INSERT"},
@@ -253,6 +253,16 @@ async def test_the_server_role_has_these_rights_and_no_others(database: Database
     assert {name: rights for name, rights in found.items() if name not in partitions} == RIGHTS
 
 
+async def test_of_control_the_server_writes_what_it_decides_and_nothing_of_what_was_cut_off(database: Database) -> None:
+    rows = await database.run("""
+        select attname from pg_attribute where attrelid = 'control'::regclass and attnum > 0 and not attisdropped
+        and not has_column_privilege('im_server', attrelid, attnum, 'update')""")
+    assert {row["attname"] for row in rows} == {
+        *("one", "serves_from", "buried_revision"),
+        *(f"compacted_{each}" for each in ("revision", "ordinal", "nonce")),
+    }
+
+
 async def test_the_server_role_may_call_these_functions_and_no_others(database: Database) -> None:
     rows = await database.run("""
         select proname from pg_proc where pronamespace = 'public'::regnamespace
@@ -294,6 +304,9 @@ async def test_the_owners_functions_are_nobody_elses(database: Database) -> None
         "truncate heartbeat",
         "update history_epoch set base_revision = 0",
         "insert into control (ticked_at, serves_from) values (now(), '0')",
+        "update control set compacted_revision = 1000000",
+        "update control set serves_from = '0'",
+        "alter table control disable trigger control_keeps_longest",
         "create table anything (at int)",
         "create schema anything",
         "create function anything() returns int language sql return 1",
@@ -318,11 +331,15 @@ async def test_the_server_role_cannot(database: Database, statement: str) -> Non
 async def test_the_roles_are_no_more_than_they_must(database: Database) -> None:
     rows = await database.run("""
         select rolname, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
-               (select count(*) from pg_auth_members m where m.member = r.oid) as memberships
-        from pg_roles r where rolname in ('im_auditor', 'im_owner', 'im_server') order by 1""")
+               array(select m.roleid::regrole::text from pg_auth_members m where m.member = r.oid order by 1) as member
+        from pg_roles r where rolname ~ '^im_(auditor|backup|migrator|owner|retention|server)$' order by 1""")
+    reads_all = ["pg_read_all_data", "pg_read_all_settings", "pg_read_all_stats"]
     assert [tuple(row) for row in rows] == [
-        ("im_auditor", False, False, False, False, False, 0),
-        ("im_owner", False, False, False, False, False, 0),
-        ("im_server", False, False, False, False, False, 0),
+        ("im_auditor", False, False, False, False, False, []),
+        ("im_backup", False, False, False, True, False, reads_all),
+        ("im_migrator", False, False, False, False, False, ["im_owner", "pg_read_all_stats"]),
+        ("im_owner", False, False, False, False, False, []),
+        ("im_retention", False, False, False, False, False, []),
+        ("im_server", False, False, False, False, False, []),
     ]
     assert not await database.value("select rolcanlogin from pg_roles where rolname = 'im_owner'")

@@ -141,6 +141,7 @@ async def test_the_auditor_cannot(auditor: Any, statement: str) -> None:
 async def test_a_copied_database_bars_the_auditor_again_when_it_is_migrated(database: Database, auditor: Any) -> None:
     """A template's rights to temporary tables do not come along, nor those of a dump."""
     statement = "set transaction_read_only = off; create temporary table anything (at int)"
+    await database.run(f"grant temporary on database {database.name} to public")
     await auditor.execute(statement)
     await database.run("grant execute on function pg_advisory_lock(bigint) to public")
     await migrations.upgrade(database.admin)

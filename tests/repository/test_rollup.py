@@ -12,7 +12,7 @@ import pytest
 
 from manager.domain.instance import InstanceId
 from manager.domain.metrics import GpuSample, LlmSample, ProxySample, SystemSample, Window
-from manager.repository import rollup, trim
+from manager.repository import rollup
 from manager.repository.metrics import TABLE, drop_old, prepare
 from manager.repository.metrics_history import look_back
 from manager.repository.trim import Retention
@@ -237,9 +237,9 @@ async def test_each_level_has_a_retention_of_its_own(fleet: Fleet) -> None:
         gone.append(await old_partition(fleet, parent, most + 1, days))
         kept.append(await old_partition(fleet, parent, most - days - 1, days))
     retention = Retention(5 * DAY, 7 * DAY, 30 * DAY, minutes=50 * DAY, hours=300 * DAY)
+    await fleet.retain(retention)
     async with fleet.connections.upkeep.use() as connection:
-        await trim.keep(connection, retention)
-        assert sorted(await drop_old(connection, retention.metrics)) == sorted(gone)
+        assert sorted(await drop_old(connection)) == sorted(gone)
     assert all([await fleet.value("select to_regclass($1)", each) for each in kept])
 
 

@@ -24,8 +24,8 @@ async def fleet(database: Database) -> AsyncIterator[Fleet]:
 
 async def trimmed(fleet: Fleet, kept: Retention) -> None:
     """Every step there is to do."""
+    await fleet.retain(kept)
     async with fleet.connections.upkeep.use() as connection:
-        await trim.keep(connection, kept)
         while await trim.step(connection):
             pass
 
