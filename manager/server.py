@@ -155,10 +155,10 @@ async def _serve(
         grpc_port=lambda: listener.port,
         authority=authority,
         secure=tls is not None,
-        message=limits.message,
+        limits=limits,
         quotas=quotas,
     )
-    web = Web(Site(stage).application(), settings.drain, limits.connections, tls)
+    web = Web(Site(stage).application(), settings.drain, limits, tls)
     http, addresses = await _listen(settings, web, listener)
     presence = _presence(settings, rooms, supervisor)
     asked = (each.lane for each in (keyring, rooms.minting) if each)

@@ -134,12 +134,22 @@ class Settings(BaseSettings):
     drain: Seconds = Field(default=5 * S, ge=0 * S, le=300 * S)
     log_format: LogFormat = LogFormat.TEXT
 
-    # what each client may ask for: bytes of a message, calls at once on a connection, seconds between its pings; how
-    # long a single call takes that names no deadline, and the most that it may name
+    # what each client may ask for: bytes of a message, and of what comes before it, calls at once on a connection,
+    # seconds between its pings; how long a single call takes that names no deadline, and the most that it may name
     message_size: int = Field(default=1024 * 1024, ge=64 * 1024, le=64 * 1024 * 1024)
+    # libnghttp2 unpacks no more than 64 KiB of them, and ends the connection
+    metadata_size: int = Field(default=8 * 1024, ge=2 * 1024, le=32 * 1024)
     connection_streams: int = Field(default=128, ge=1, le=100_000)
     connections: int = Field(default=10_000, ge=1, le=1_000_000)
     ping_interval: Seconds = Field(default=20 * S, ge=S, le=3600 * S)
+    # how long a connection has to be made, is silent before it is asked for a sign of life, has to give one, lasts
+    # without a call, lasts at all, and has then for the calls that are open
+    handshake: Seconds = Field(default=10 * S, ge=S, le=60 * S)
+    keepalive: Seconds = Field(default=30 * S, ge=S, le=3600 * S)
+    keepalive_timeout: Seconds = Field(default=10 * S, ge=S, le=600 * S)
+    idle: Seconds = Field(default=300 * S, ge=S, le=DAY)
+    connection_age: Seconds = Field(default=1800 * S, ge=S, le=DAY)
+    connection_age_grace: Seconds = Field(default=60 * S, ge=0 * S, le=3600 * S)
     deadline: Seconds = Field(default=10 * S, ge=S / 10, le=3600 * S)
     deadline_most: Seconds = Field(default=60 * S, ge=S / 10, le=3600 * S)
     # and each caller, by its name: so many a second, and at once as many as come to `quota_burst` seconds; 0: no bound

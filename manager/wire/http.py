@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from html import escape
 from pathlib import Path
@@ -68,7 +68,6 @@ class Backstage:
     `serving` is the health of the server, `degraded` what is amiss with it, `names` who it may be asked as,
     `metrics_kept` for how long it is known what was measured, `past_kept` who lived, and `grpc_port` where gRPC is,
     once that is known. `authority`: whom to ask who calls; None: nobody is asked. `secure`: this side speaks TLS.
-    `message`: bytes of a request, at most.
     """
 
     handlers: Mapping[str, RpcHandler]
@@ -84,7 +83,7 @@ class Backstage:
     grpc_port: Callable[[], int]
     authority: Authority | None = None
     secure: bool = False
-    message: int = Limits().message
+    limits: Limits = field(default_factory=Limits)
     quotas: Quotas | None = None
 
 
@@ -94,7 +93,7 @@ class Site:
     def __init__(self, stage: Backstage) -> None:
         self._stage = stage
         self._live = Live(stage.streams, stage.subscribing, stage.degraded)
-        self._rpc = application(stage.handlers, stage.message)
+        self._rpc = application(stage.handlers, stage.limits.message)
         self._metrics = Metrics(stage.registry, stage.readers)
         self._discovery = Discovery(stage.readers)
 

@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
             }
         )
         self._http2.set_local_window_size(WINDOW)
+        self._later(self._manners.handshake, self.abort)  # unless it greets before
         self._later(self._manners.quiet, self._look)
         self._later(self._manners.age * random.uniform(*AGES), self._aged)  # noqa: S311 - no secret
         self._later(self._manners.idle, self._unused)
@@ -126,6 +127,8 @@ class Connection(asyncio.Protocol):
                         call.complete()
                 case ngh2.PingAcknowledged() if event.opaque_data == GOODBYE:
                     self._notice_taken()
+                case ngh2.SettingsReceived():
+                    self._timers[self.abort].cancel()
                 case ngh2.PingReceived():
                     self._pinged()
                 case ngh2.ConnectionClosed():

@@ -15,28 +15,15 @@ from manager.wire.services import NAMES
 from manager.wire.tls import Tls
 from manager.wire.transport import Options, server
 
-METADATA = 8 * 1024
-
 FIXED = (
     # a few bytes of gzip inflate to megabytes before any limit is looked at: nothing but plain messages
     ("grpc.compression_enabled_algorithms_bitset", 1),
-    # up to the first, and not at random above it
-    ("grpc.max_metadata_size", METADATA),
-    ("grpc.absolute_max_metadata_size", METADATA),
-    ("grpc.server_handshake_timeout_ms", 10_000),
-    # clients spread anew over the managers, and what nobody uses goes; whoever follows a stream goes on from its token
-    ("grpc.max_connection_idle_ms", 300_000),
-    ("grpc.max_connection_age_ms", 1_800_000),
-    ("grpc.max_connection_age_grace_ms", 60_000),
     # it counts streams that have ended and are not cleared away yet, so that of the calls of whoever keeps to the bound
     # it refuses every third, with a bare UNAVAILABLE
     ("grpc.http.overload_protection", 0),
     # gRPC drops calls with a bare CANCELLED when some thousand wait for a moment; our own queues refuse with advice
     ("grpc.server.max_pending_requests", 50_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
-    # quiet streams behind NAT stay open, and half-open connections are found
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
 )
 
 
@@ -46,12 +33,30 @@ def options(limits: Limits) -> Options:
     return (
         *FIXED,
         ("grpc.max_receive_message_length", limits.message),
+        # up to the first, and not at random above it
+        ("grpc.max_metadata_size", limits.metadata),
+        ("grpc.absolute_max_metadata_size", limits.metadata),
         ("grpc.max_concurrent_streams", limits.streams),
         ("grpc.max_allowed_incoming_connections", limits.connections),
-        ("grpc.http2.min_ping_interval_without_data_ms", round(limits.pings * 1000)),
-        (DEADLINE, round(deadlines.default * 1000)),
-        (LONGEST, round(deadlines.most * 1000)),
+        ("grpc.server_handshake_timeout_ms", _ms(limits.handshake)),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(limits.pings)),
+        # quiet streams behind NAT stay open, and half-open connections are found
+        ("grpc.keepalive_time_ms", _ms(limits.keepalive)),
+        ("grpc.keepalive_timeout_ms", _ms(limits.keepalive_timeout)),
+        # none of these pings is sent while another of gRPC's own is not answered, which waits for a minute
+        ("grpc.http2.ping_timeout_ms", _ms(limits.keepalive_timeout)),
+        # clients spread anew over the managers, and what nobody uses goes; whoever follows a stream goes on from its
+        # token
+        ("grpc.max_connection_idle_ms", _ms(limits.idle)),
+        ("grpc.max_connection_age_ms", _ms(limits.age)),
+        ("grpc.max_connection_age_grace_ms", _ms(limits.age_grace)),
+        (DEADLINE, _ms(deadlines.default)),
+        (LONGEST, _ms(deadlines.most)),
     )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 OPTIONS = options(Limits())

@@ -11,15 +11,17 @@ DEADLINE, LONGEST = "im.deadline_ms", "im.deadline_most_ms"  # gRPC's own server
 class Manners:
     """What there may be at most: bytes of a message, and of a call's metadata, calls at once, connections.
 
-    In seconds: how long is to be between pings to which nothing was said; the silence before they are asked for a sign,
-    and after; after how long a connection that has no calls, or any, is to be made anew, and how much its calls have
-    then; how much a single call has that names no deadline, and the most that it may name.
+    In seconds: how long a connection may take to be made; how long is to be between pings to which nothing was said;
+    the silence before they are asked for a sign, and after; after how long a connection that has no calls, or any, is
+    to be made anew, and how much its calls have then; how much a single call has that names no deadline, and the most
+    that it may name.
     """
 
     message: int
     metadata: int
     streams: int
     connections: int
+    handshake: float
     pings: float
     quiet: float
     patience: float
@@ -38,6 +40,7 @@ class Manners:
             metadata=given["grpc.absolute_max_metadata_size"],
             streams=given["grpc.max_concurrent_streams"],
             connections=given["grpc.max_allowed_incoming_connections"],
+            handshake=given["grpc.server_handshake_timeout_ms"] / 1000,
             pings=given["grpc.http2.min_ping_interval_without_data_ms"] / 1000,
             quiet=given["grpc.keepalive_time_ms"] / 1000,
             patience=given["grpc.keepalive_timeout_ms"] / 1000,

@@ -10,7 +10,7 @@ from typing import Any
 from manager.wire.http2 import Connection
 from manager.wire.manners import Manners
 from manager.wire.ports import accepting
-from manager.wire.tls import HANDSHAKE, Tls
+from manager.wire.tls import Tls
 
 EVERY = "::"
 BACKLOG = 4096
@@ -57,7 +57,7 @@ class Server:
     async def start(self) -> None:
         """Takes calls from now on."""
         for one, context in self._sockets:
-            within = HANDSHAKE if context else None
+            within = self._manners.handshake if context else None
             limits = {"ssl_handshake_timeout": within, "ssl_shutdown_timeout": within}
             self._listening.append(await accepting(self._connected, one, BACKLOG, ssl=context, **limits))
 

@@ -11,7 +11,6 @@ import grpc
 
 from manager.settings import Settings
 
-HANDSHAKE = 10.0  # seconds, as on gRPC's own port
 ALPN = "h2"
 NAMES = "x509_subject_alternative_name"  # as gRPC calls them
 

@@ -8,8 +8,9 @@ from datetime import timedelta
 import uvicorn
 from starlette.types import ASGIApp
 
+from manager.wire.limits import Limits
 from manager.wire.ports import EVERY, accepting, listened, taken
-from manager.wire.tls import HANDSHAKE, Tls
+from manager.wire.tls import Tls
 from manager.wire.waiting import Waiting
 
 BACKLOG = 512
@@ -18,7 +19,11 @@ OPTION = "--http-port"
 
 
 class Embedded(uvicorn.Server):
-    """Leaves signals to whoever runs it, and waits no minute for a handshake."""
+    """Leaves signals to whoever runs it, and waits for a handshake so many seconds, and no minute."""
+
+    def __init__(self, config: uvicorn.Config, handshake: float) -> None:
+        super().__init__(config)
+        self._handshake = handshake
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -28,7 +33,7 @@ class Embedded(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's own, on the sockets that it is given."""
         tls = self.config.ssl
-        limits = {"ssl": tls, "ssl_handshake_timeout": HANDSHAKE if tls else None}
+        limits = {"ssl": tls, "ssl_handshake_timeout": self._handshake if tls else None}
         self.servers = [await accepting(self._met, each, BACKLOG, **limits) for each in sockets or ()]
         self.started = True
 
@@ -39,7 +44,7 @@ class Embedded(uvicorn.Server):
 class Web:
     """One HTTP server on its addresses."""
 
-    def __init__(self, app: ASGIApp, drain: timedelta, connections: int, tls: Tls | None = None) -> None:
+    def __init__(self, app: ASGIApp, drain: timedelta, limits: Limits, tls: Tls | None = None) -> None:
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -50,13 +55,13 @@ class Web:
             server_header=False,
             proxy_headers=False,
             ws="none",
-            limit_concurrency=connections,
+            limit_concurrency=limits.connections,
             http=Waiting,
             timeout_graceful_shutdown=max(1, round(drain.total_seconds())),
             ssl_certfile=tls.certificate if tls else None,
             ssl_keyfile=tls.key if tls else None,
         )
-        self._server = Embedded(config)
+        self._server = Embedded(config, limits.handshake)
         self._sockets: list[socket.socket] = []
 
     def listen(self, hosts: Sequence[str], port: int) -> list[str]:

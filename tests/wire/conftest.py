@@ -19,7 +19,7 @@ numbers = count(1)
 
 # where it is the wire that is tested, it is tested on both transports; elsewhere on the one that the suite runs on
 OVER_BOTH = {"test_batches", "test_interceptors", "test_listener", "test_other_toolchains", "test_rights"}
-OVER_BOTH |= {"test_deadlines", "test_denied", "test_quotas", "test_try_service"}
+OVER_BOTH |= {"test_deadlines", "test_denied", "test_limits", "test_quotas", "test_try_service"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -27,7 +27,6 @@ from manager.repository.database import Session, engine_of
 from manager.repository.tokens import Grant
 from manager.server import Serving
 from manager.settings import Settings, Transport
-from manager.wire import native, web
 from tests.conftest import Database, serving
 from tests.credentials import granted
 from tests.faults.managers import resident
@@ -111,17 +110,15 @@ async def test_calls_go_over_tls_and_tokens_with_them(
                 await look(started, stranger)
 
 
-async def test_http_does_not_wait_long_for_a_handshake(
-    settings: Settings, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(web, "HANDSHAKE", 0.2)
-    async with secured(settings, authority) as started:
-        at = urlsplit(started.pages[0])
-        reader, writer = await asyncio.open_connection(at.hostname, at.port)
-        writer.write(b"\x16\x03\x01")
-        async with asyncio.timeout(10):
-            assert await reader.read() == b""
-        writer.close()
+async def test_nobody_waits_long_for_a_handshake(settings: Settings, authority: Authority) -> None:
+    async with secured(settings, authority, handshake=timedelta(seconds=0.2)) as started:
+        for place in (urlsplit(started.pages[0]).netloc, started.addresses[0]):
+            host, _, port = place.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"\x16\x03\x01")
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+            writer.close()
 
 
 async def test_http_has_tls_as_well_and_sessions_are_secure(
@@ -185,20 +182,6 @@ async def test_the_token_of_a_certificate_s_name_is_none(
     async with secured(settings, authority) as started:
         with pytest.raises(DeniedError):
             await look(started, authority.client(token=ROUTER))
-
-
-@OURS
-async def test_our_own_server_does_not_wait_long_for_a_handshake(
-    settings: Settings, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(native, "HANDSHAKE", 0.2)
-    async with secured(settings, authority) as started:
-        host, _, port = started.addresses[0].rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"\x16\x03\x01")
-        async with asyncio.timeout(10):
-            assert await reader.read() == b""
-        writer.close()
 
 
 @OURS

@@ -11,8 +11,7 @@ import ngh2
 import pytest
 from grpc import aio
 
-from manager.settings import Settings, Transport
-from manager.wire.limits import Limits
+from manager.settings import Transport
 from manager.wire.listener import OPTIONS
 from manager.wire.transport import SERVERS, NotInstalled, server, usual
 from tests.wire.raw import Raw, connected, framed
@@ -167,7 +166,3 @@ async def test_who_pings_too_often_while_nothing_is_said_to_him_is_cut_off(trans
         await pings.until(lambda: pings.ended)
         assert (told.error_code, told.debug_data) == (ngh2.ErrorCode.ENHANCE_YOUR_CALM, b"too_many_pings")
         assert not talks.ended
-
-
-def test_without_a_word_the_limits_are_those_of_the_settings() -> None:
-    assert Limits.of(Settings()) == Limits()
