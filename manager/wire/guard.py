@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 from collections.abc import Collection
+from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -18,24 +19,30 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 EVERY = "*"
+TOO_MUCH = {
+    HTTPStatus.REQUEST_URI_TOO_LONG: "the address that is asked for is too long\n",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the headers are too large: cookies and tokens are among them\n",
+}
 
 
 class Guard:
     """Refuses what comes by a name that is not ours: a page elsewhere may have its own name point to this machine.
 
     Ours are addresses, names without a dot, those of this machine, and `names`; `*` admits every name. Nor is anything
-    answered that a page of another origin asks for.
+    answered that a page of another origin asks for. `most`: bytes of the names and values of a request's headers, and
+    as many of what it asks for; whoever sends more is told so, and hung up on.
     """
 
-    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, names: Collection[str], most: int) -> None:
         self._app = app
+        self._most = most
         self._every = EVERY in names
         self._names = {each.lower() for each in (*names, socket.gethostname(), socket.getfqdn())}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        refusal = self._refusal(Headers(scope=scope))
+        refusal = self._excess(scope) or self._refusal(Headers(scope=scope))
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -45,6 +52,15 @@ class Guard:
             await send(message)
 
         await (refusal or self._app)(scope, receive, guarded)
+
+    def _excess(self, scope: Scope) -> PlainTextResponse | None:
+        if len(scope["raw_path"]) + len(scope["query_string"]) > self._most:
+            status = HTTPStatus.REQUEST_URI_TOO_LONG
+        elif sum(len(name) + len(value) for name, value in scope["headers"]) > self._most:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        else:
+            return None
+        return PlainTextResponse(TOO_MUCH[status], status, {"connection": "close"})
 
     def _refusal(self, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")

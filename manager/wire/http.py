@@ -111,7 +111,7 @@ class Site:
                 *self._sessions(),
                 *(Mount(f"/{each}", self._call) for each in services),
             ],
-            middleware=[Middleware(Guard, names=self._stage.names)],
+            middleware=[Middleware(Guard, names=self._stage.names, most=self._stage.limits.metadata)],
         )
 
     def _asked(self, path: str, handler: "Handler") -> Route:

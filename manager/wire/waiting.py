@@ -1,9 +1,13 @@
 """A connection of HTTP that waits for its client so long, and no longer: uvicorn's own waits for a request for ever."""
 
+import sys
+from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from manager.wire.guard import TOO_MUCH
 
 GLANCE = 2.0  # seconds between two looks at a connection
 PATIENCE = 20.0  # seconds for a request to come whole
@@ -31,6 +35,8 @@ class Waiting(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """As asyncio calls it."""
+        if self.conn.their_state is h11.ERROR:  # it is refused, and only to be heard out
+            return
         super().data_received(data)
         # only before the answer: once some of it is sent, its client may have all of it, and rightly ask for the next
         more = self.conn.their_state is h11.DONE and self.conn.trailing_data[0]
@@ -47,10 +53,25 @@ class Waiting(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # or its answer would be a fault, in the log
             self.cycle.message_event.set()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
+        elif getattr(sys.exception(), "error_status_hint", None) == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            self._send_too_much()
+        else:
+            super().send_400_response(msg)
+
+    def _send_too_much(self) -> None:
+        """Of a request that is so long that we do not wait for its end; in the guard's words."""
+        begun = b"\n" in self.conn.trailing_data[0]
+        status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if begun else HTTPStatus.REQUEST_URI_TOO_LONG
+        head = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
+        answer = h11.Response(status_code=status, headers=head, reason=status.phrase)
+        for event in (answer, h11.Data(data=TOO_MUCH[status].encode()), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        if self.transport.can_write_eof():
+            self.transport.write_eof()  # what is still on its way would take the answer along, if nobody heard it
+        else:
+            self.transport.close()
 
     def _look(self) -> None:
         # by the clock: where thousands are looked at, the looks are late, and are too few to count

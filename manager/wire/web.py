@@ -16,6 +16,7 @@ from manager.wire.waiting import Waiting
 BACKLOG = 512
 KEPT = 256 * 1024  # bytes of an answer that the system keeps until they are taken; left to itself it keeps megabytes
 OPTION = "--http-port"
+WHOLE = 3  # times the bound of headers: a line of as many bytes, the headers, and what stands between them
 
 
 class Embedded(uvicorn.Server):
@@ -57,6 +58,7 @@ class Web:
             ws="none",
             limit_concurrency=limits.connections,
             http=Waiting,
+            h11_max_incomplete_event_size=WHOLE * limits.metadata,
             timeout_graceful_shutdown=max(1, round(drain.total_seconds())),
             ssl_certfile=tls.certificate if tls else None,
             ssl_keyfile=tls.key if tls else None,

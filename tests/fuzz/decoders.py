@@ -136,7 +136,7 @@ def _page_of_console(content: bytes) -> object:
 async def _nothing(*_: object) -> None: ...
 
 
-GUARD = Guard(_nothing, ("im.example",))
+GUARD = Guard(_nothing, ("im.example",), 8 * 1024)
 
 
 def _host(content: bytes) -> object:

@@ -18,8 +18,8 @@ WIDE = {FieldDescriptor.TYPE_INT64: "int64", FieldDescriptor.TYPE_UINT64: "uint6
 FORMATS = dict.fromkeys(("instance_id", "instance_ids", "ids", "parent_id", "child_id", "subtree_of"), ID)
 FORMATS |= dict.fromkeys(("hostname", "hostnames"), HOST)
 TEXT = "text/plain"
-# what a client's fault ends in, and a deadline of its own; without a word: another verb, another kind of content
-TOLD, UNTOLD = (400, 401, 404, 429, 501, 504), (405, 415)
+# what a client's fault ends in, and a deadline of its own; without a word: another verb or kind of content, too much
+TOLD, UNTOLD = (400, 401, 404, 429, 501, 504), (405, 414, 415, 431)
 
 
 def described() -> Schema:

@@ -362,6 +362,67 @@ async def test_whoever_asks_anew_before_he_is_answered_has_that_one_answer(fleet
     writer.close()
 
 
+# how much comes before the body
+
+MOST = 8 * 1024
+
+
+def headed(size: int, pieces: int, line: str = "GET /healthz") -> bytes:
+    """A request whose headers come to so many bytes, names and values, and are so many beside the host."""
+    names = [f"x-{each:04}" for each in range(pieces)]
+    left = size - len("host" + "127.0.0.1") - sum(map(len, names))
+    values = [left // pieces + (left % pieces if each == 0 else 0) for each in range(pieces)]
+    more = [f"{name}: {'v' * value}" for name, value in zip(names, values, strict=True)]
+    return "\r\n".join((f"{line} HTTP/1.1", "host: 127.0.0.1", *more, "", "")).encode()
+
+
+async def told(address: str, *sent: bytes) -> tuple[int, bool]:
+    """The status of the answer to what comes in such pieces, and whether the connection is closed with it."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for each in sent:
+        writer.write(each)
+        await asyncio.sleep(0.05)  # each is read by itself
+    try:
+        async with asyncio.timeout(5):
+            status = int((await reader.readline()).split()[1])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await reader.read()
+                return status, True
+        return status, False
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("pieces", [1, 400])
+async def test_headers_are_taken_up_to_8_kib_together_and_not_a_byte_more(fleet: Fleet, pieces: int) -> None:
+    at = fleet.serving.http[0]
+    for size, answer in ((MOST, (200, False)), (MOST + 1, (431, True)), (60_000, (431, True))):
+        whole = headed(size, pieces)
+        assert await told(at, whole) == answer
+        assert await told(at, whole[:5000], whole[5000:]) == answer
+
+
+async def test_what_is_asked_for_may_be_as_long_as_the_headers_together(fleet: Fleet) -> None:
+    at = fleet.serving.http[0]
+    for size, answer in ((MOST, (200, False)), (MOST + 1, (414, True))):
+        line = "GET /healthz?" + "x" * (size - len("/healthz"))
+        assert await told(at, headed(MOST, 1, line)) == answer
+
+
+@pytest.mark.parametrize(
+    ("begun", "status"), [(b"GET /" + b"x" * 60_000, 414), (b"GET / HTTP/1.1\r\nx: " + b"y" * 60_000, 431)]
+)
+async def test_the_end_of_what_is_too_long_already_is_not_waited_for(fleet: Fleet, begun: bytes, status: int) -> None:
+    assert await told(fleet.serving.http[0], begun[:9], begun[9:]) == (status, True)
+
+
+async def test_how_much_metadata_there_may_be_is_a_setting_for_http_too(settings: Settings) -> None:
+    async with serving(settings.model_copy(update={"metadata_size": 2048})) as started:
+        assert [await told(started.http[0], headed(size, 1)) for size in (2048, 2049)] == [(200, False), (431, True)]
+
+
 # who may ask
 
 
