@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     read_connections: int = Field(default=5, ge=1, le=100)
     notify: bool = True
     drain: Seconds = Field(default=5 * S, ge=0 * S, le=300 * S)
-    log_format: LogFormat = LogFormat.TEXT
+    log_format: LogFormat | None = None  # `manager.cli.logs` says which it is otherwise
 
     # what each client may ask for: bytes of a message, and of what comes before it, calls at once on a connection,
     # seconds between its pings; how long a single call takes that names no deadline, and the most that it may name

@@ -16,7 +16,8 @@ PATIENCE = 60.0
 def environment(**more: str) -> dict[str, str]:
     """The present one, without what points at another manager or database.
 
-    IM_NOTIFY, IM_TRANSPORT and IM_INSECURE_I_KNOW are for the whole suite.
+    IM_NOTIFY, IM_TRANSPORT and IM_INSECURE_I_KNOW are for the whole suite. What is logged is in words, unless it is
+    said how: no test is a terminal.
     """
     kept = {
         name: value
@@ -24,7 +25,7 @@ def environment(**more: str) -> dict[str, str]:
         if name in ("IM_NOTIFY", "IM_TRANSPORT", "IM_INSECURE_I_KNOW")
         or (not name.startswith("IM_") and name != "DATABASE_URL")
     }
-    return {**kept, **more}
+    return {**kept, "IM_LOG_FORMAT": "text", **more}
 
 
 @dataclass(frozen=True)

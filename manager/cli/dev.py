@@ -20,7 +20,7 @@ from manager.embedded import EmbeddedPostgresError, Postgres, niceness, start
 from manager.embedded.archive import NAME, Archive
 from manager.repository import migrations
 from manager.server import Serving
-from manager.settings import Settings
+from manager.settings import LogFormat, Settings
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def dev(
     choices |= {"start_grace": GRACE, "outage_grace": GRACE}
     company = Company(demo)
     if database_url:
-        _on_own_server(settings_of(**choices, database_url=database_url), company)
+        _on_own_server(_in_words(settings_of(**choices, database_url=database_url)), company)
         return
     with ExitStack() as stack:
         try:
@@ -78,7 +78,7 @@ def dev(
             fail(str(error))
         url = asyncio.run(_prepare(postgres, settings_of()))
         keeping = "nothing is kept" if ephemeral else f"kept in {postgres.data_dir}"
-        settings = settings_of(**choices, database_url=url)
+        settings = _in_words(settings_of(**choices, database_url=url))
 
         def started(serving: Serving) -> None:
             postgres.announce(f"gRPC at {serving.addresses[0]}")
@@ -89,6 +89,11 @@ def dev(
 
         run(settings, started, lambda: company.stay(postgres))
     say("stopped" if ephemeral else f"stopped; what it knows stays in {postgres.data_dir}")
+
+
+def _in_words(settings: Settings) -> Settings:
+    """With the log in words, unless it was chosen: who develops reads it, through `tee` and from a file too."""
+    return settings.model_copy(update={"log_format": settings.log_format or LogFormat.TEXT})
 
 
 def _start(data_dir: Path | None, ephemeral: bool, settings: Settings) -> Postgres:

@@ -6,9 +6,14 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from manager.settings import LogFormat
+from manager.settings import LogFormat, Settings
 
 INDENT = "    "  # no entry begins with it
+
+
+def form_of(settings: Settings) -> LogFormat:
+    """As it was chosen; where nobody did, words for a terminal, and JSON for whatever else takes stderr."""
+    return settings.log_format or (LogFormat.TEXT if sys.stderr.isatty() else LogFormat.JSON)
 
 
 def log_as(who: str, form: LogFormat) -> None:

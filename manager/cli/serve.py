@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from manager import __version__
 from manager.cli.codes import Exit
-from manager.cli.logs import log_as
+from manager.cli.logs import form_of, log_as
 from manager.domain.refusals import Refusal
 from manager.pb.version import PROTO_VERSION
 from manager.settings import LogFormat, Settings, Transport
@@ -99,7 +99,7 @@ def run(
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Serves until a signal or the manager's own death; exits with a line that says what to do where it cannot."""
-    log_as("", settings.log_format)
+    log_as("", form_of(settings))
     carried_out(_serve(settings, started, beside))
 
 
@@ -184,7 +184,7 @@ def say(*lines: str) -> None:
 
 def tell(settings: Settings, *lines: str) -> None:
     """What a server that serves has to say beside its log; where that is JSON, an entry of it."""
-    if settings.log_format is LogFormat.JSON:
+    if form_of(settings) is LogFormat.JSON:
         log.info("%s", "; ".join(each.strip() for each in lines))
     else:
         say(*lines)

@@ -16,7 +16,7 @@ import typer
 
 from manager.cli.codes import Exit
 from manager.cli.launch import die_with
-from manager.cli.logs import log_as
+from manager.cli.logs import form_of, log_as
 from manager.cli.serve import carried_out, settings_of
 from manager.domain.instance import InstanceId
 from manager.presence import Supervisor
@@ -33,7 +33,7 @@ def worker(number: int, instance: UUID, pid: int) -> None:
     """Serves until it is to stop. Exit codes: 0 when asked, 10 when it was killed as an instance."""
     die_with(pid)
     settings = settings_of()
-    log_as(f"worker {number}", settings.log_format)
+    log_as(f"worker {number}", form_of(settings))
     supervisor = Supervisor(InstanceId(instance), number)
     raise typer.Exit(carried_out(_work(settings, supervisor)))
 

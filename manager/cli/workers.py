@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from manager.cli.codes import Exit
-from manager.cli.logs import log_as
+from manager.cli.logs import form_of, log_as
 from manager.cli.serve import STOPS, asked_to_stop, banner, fail, tell, unsafe
 from manager.ids import new_id
 from manager.safety import Unsafe, notice, require
@@ -35,7 +35,7 @@ def supervise(settings: Settings) -> NoReturn:
         fail("--workers needs Linux, whose kernel shares connections out", "start servers on ports of their own")
     if settings.http and settings.http_at + settings.workers - 1 > 65535:
         fail(f"there are not {settings.workers} ports from the http_port {settings.http_at} on")
-    log_as("", settings.log_format)
+    log_as("", form_of(settings))
     instance = str(new_id())
     try:
         require(settings)  # before anything is taken; of the database each worker asks by itself

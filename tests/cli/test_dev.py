@@ -21,8 +21,8 @@ from tests.processes import Running, imctl, started
 
 @pytest.fixture
 async def dev() -> AsyncIterator[Running]:
-    """A manager with a database of its own that nobody else sees."""
-    async with started("dev", "--ephemeral", "--port", "0") as running:
+    """A manager with a database of its own that nobody else sees. It speaks in words, whoever listens."""
+    async with started("dev", "--ephemeral", "--port", "0", IM_LOG_FORMAT="") as running:
         yield running
 
 

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from manager.cli.logs import FORMATTERS, INDENT
-from manager.settings import LogFormat
+from manager.cli.logs import FORMATTERS, INDENT, form_of
+from manager.settings import LogFormat, Settings
+from tests.cli.terminal import at_terminal
 from tests.conftest import Database
 from tests.processes import IMCTL, PATIENCE, environment
 
@@ -82,10 +83,31 @@ def test_no_line_of_a_traceback_can_be_taken_for_an_entry(heard: io.StringIO, ho
     assert json.loads(as_json)["error"].endswith(f"ValueError: {hostile}")
 
 
+@pytest.mark.parametrize("chosen", [None, *LogFormat])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_is_told_in_words_and_whatever_else_in_json_unless_it_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, heard: io.StringIO, is_terminal: bool, chosen: LogFormat | None
+) -> None:
+    monkeypatch.setattr(heard, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", heard)
+    usual = LogFormat.TEXT if is_terminal else LogFormat.JSON
+    assert form_of(Settings(log_format=chosen)) is (chosen or usual)
+
+
+async def test_whoever_serves_at_a_terminal_reads_words(database: Database) -> None:
+    serve = ("serve", "--bind", "127.0.0.1", "--port", "0")
+    async with at_terminal("", *serve, DATABASE_URL=database.url, IM_LOG_FORMAT="") as terminal:
+        await terminal.shows("\n  Ctrl-C stops it\n")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert await terminal.ended() == 0
+    assert "\nSIGTERM: draining" in terminal.text
+    assert "{" not in terminal.text
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.skipif(sys.platform != "linux", reason="workers")
-async def test_a_server_that_logs_json_says_nothing_else(database: Database, workers: str) -> None:
-    given = environment(DATABASE_URL=database.url, IM_LOG_FORMAT="json", IM_WORKERS=workers)
+async def test_a_server_whose_log_no_terminal_takes_says_nothing_but_json(database: Database, workers: str) -> None:
+    given = environment(DATABASE_URL=database.url, IM_LOG_FORMAT="", IM_WORKERS=workers)
     ports = ("--port", "0", "--http-port", "0") if workers == "1" else ("--port", "0")
     process = await asyncio.create_subprocess_exec(
         *IMCTL,
