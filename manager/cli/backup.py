@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from manager.cli import words
+from manager.cli.address import unreadable
 from manager.cli.codes import Exit
 from manager.cli.finding import SIGN_OF, State
 from manager.cli.output import Shown
@@ -91,6 +92,7 @@ def backup(
         typer.Option(
             "--url",
             envvar="IM_SUPERUSER_URL",
+            callback=unreadable,
             help="The database, where it is not that of `imctl dev`: as a superuser, or a role that may replicate.",
             metavar="URL",
         ),

@@ -43,7 +43,8 @@ def migrate(
     as managers of this release live, and so is what living managers could not serve.
 
     The role in DATABASE_URL must own the database or be a superuser. The schema belongs to the role im_owner, and
-    managers serve as im_server; both are made here. Let managers log in with: ALTER ROLE im_server LOGIN PASSWORD '...'
+    managers serve as im_server; both are made here. Let managers log in by psql: `alter role im_server login;`, and
+    `\\password im_server`, which asks for it.
 
     \b
     Examples:

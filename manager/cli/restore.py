@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from manager.cli import parse
+from manager.cli.address import unreadable
 from manager.cli.backup import BACKUPS
 from manager.cli.dev import DATABASE
 from manager.cli.output import Shown
@@ -100,7 +101,13 @@ class Whereto:
     ] = None
     url: Annotated[
         str,
-        typer.Option("--url", envvar="IM_SUPERUSER_URL", help="For a dump: the server, as a superuser.", metavar="URL"),
+        typer.Option(
+            "--url",
+            envvar="IM_SUPERUSER_URL",
+            callback=unreadable,
+            help="For a dump: the server, as a superuser.",
+            metavar="URL",
+        ),
     ] = ""
     database: Annotated[str, typer.Option("--database", help="The fleet's database.")] = DATABASE
     archive: Annotated[

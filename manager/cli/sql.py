@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from manager.cli.address import unreadable
 from manager.cli.output import Shown
 from manager.cli.serve import fail, settings_of
 from manager.embedded import EmbeddedPostgresError, psql, published
-from manager.embedded.backup import without_password
+from manager.embedded.argument import without_password
 
 AUDITOR = "im_auditor"
 
@@ -31,7 +32,8 @@ def sql(
         typer.Option(
             "--url",
             envvar="IM_AUDITOR_URL",
-            help="The database, where it is not that of `imctl dev`; its password may as well be in PGPASSWORD.",
+            callback=unreadable,
+            help="The database, where it is not that of `imctl dev`; its password is in PGPASSWORD or ~/.pgpass.",
             metavar="URL",
         ),
     ] = "",

@@ -11,9 +11,9 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from manager.embedded import binaries
+from manager.embedded.argument import without_password
 from manager.embedded.errors import EmbeddedPostgresError
 
 TAKEN = "%Y-%m-%dT%H-%M-%SZ"  # a name that sorts by time, and that every file system takes
@@ -138,13 +138,3 @@ def _read(path: Path) -> Backup:
     kind = Kind.BASE if (path / MANIFEST).exists() else Kind.DUMP
     size = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
     return Backup(path, kind, datetime.strptime(path.name, TAKEN).replace(tzinfo=UTC), size)
-
-
-def without_password(url: str) -> tuple[str, dict[str, str]]:
-    """An address as a command line may have it, which everybody on the machine can read; the password for beside it."""
-    parts = urlsplit(url)
-    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
-    if not colon:
-        return url, {}
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}@{place}")), {"PGPASSWORD": unquote(password)}

@@ -8,7 +8,8 @@ import asyncpg
 
 from manager.embedded import binaries
 from manager.embedded.access import at_database
-from manager.embedded.backup import DUMP, ROLES, Backup, run, without_password
+from manager.embedded.argument import without_password
+from manager.embedded.backup import DUMP, ROLES, Backup, run
 from manager.embedded.errors import EmbeddedPostgresError
 from manager.embedded.recovery import left
 

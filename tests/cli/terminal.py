@@ -8,7 +8,7 @@ import struct
 import sys
 import termios
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -56,14 +56,16 @@ class Terminal:
 
 
 @asynccontextmanager
-async def at_terminal(address: str, *arguments: str, width: int = 120, **variables: str) -> AsyncIterator[Terminal]:
-    """`imctl` with these arguments at this manager, until left."""
+async def at_terminal(
+    address: str, *arguments: str, width: int = 120, program: Sequence[str] = IMCTL, **variables: str
+) -> AsyncIterator[Terminal]:
+    """`imctl` with these arguments at this manager, until left; or another program."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     told = environment(IM_ADDRESS=address, TERM="xterm-256color", LANG="C.UTF-8", PYTHONUTF8="1", **variables)
     told.pop("NO_COLOR", None) if "NO_COLOR" not in variables else None
     process = await asyncio.create_subprocess_exec(
-        *IMCTL, *arguments, stdin=slave, stdout=slave, stderr=slave, env=told, start_new_session=True
+        *program, *arguments, stdin=slave, stdout=slave, stderr=slave, env=told, start_new_session=True
     )
     os.close(slave)
     terminal = Terminal(process, master)

@@ -36,6 +36,13 @@ WITHOUT_OUTPUT = {
 Arguments = Callable[[Scene], Awaitable[Sequence[str]]]
 
 
+def addresses(scene: Scene) -> dict[str, str]:
+    """Of its database, for whoever asks it as itself, as a superuser, or as the auditor."""
+    admin = scene.database.admin
+    auditor = at(admin, database=scene.database.name, user="im_auditor", password=PASSWORD)
+    return {"DATABASE_URL": admin, "IM_SUPERUSER_URL": admin, "IM_AUDITOR_URL": auditor}
+
+
 def always(*arguments: str) -> Arguments:
     async def given(_: Scene) -> Sequence[str]:
         return arguments
@@ -79,15 +86,14 @@ async def a_question(scene: Scene) -> Sequence[str]:
         select i.id, i.type, i.labels, i.timeout, i.parent_id, i.created_at, i.created_revision, t.depth, t.path,
                m.rows, 0.5 as half
         from instances i join trees t on t.id = i.id cross join (select sum(1::bigint) as rows from instances) m"""
-    url = at(scene.database.admin, database=scene.database.name, user="im_auditor", password=PASSWORD)
-    return ["-c", query, "--url", url]
+    return ["-c", query]
 
 
 async def a_backup(scene: Scene) -> Sequence[str]:
     """Each in a folder of its own, since two in a second have one name."""
     folder = tempfile.mkdtemp(prefix="im-backup-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return [folder, "--dump", "--url", scene.database.admin]
+    return [folder, "--dump"]
 
 
 async def an_authority(_: Scene) -> Sequence[str]:
@@ -100,9 +106,9 @@ async def an_authority(_: Scene) -> Sequence[str]:
 async def a_restored_dump(scene: Scene) -> Sequence[str]:
     """What would be done with it: six times in a row, it would be done once."""
     given = await a_backup(scene)
-    taken = await scene.imctl("backup", *given)
+    taken = await scene.imctl("backup", *given, **addresses(scene))
     assert taken.code == 0, taken.err
-    return [given[0], "--dump", "--url", scene.database.admin, "--dry-run"]
+    return [*given, "--dry-run"]
 
 
 # what each verb is given, anew for each format
@@ -145,7 +151,7 @@ def test_every_verb_answers_in_every_format_or_says_why_not() -> None:
 @pytest.mark.parametrize("verb", GIVEN)
 async def test_every_format_is_what_it_says(scene: Scene, verb: str) -> None:
     lines = [[verb, *await GIVEN[verb](scene), "-o", each, "-q"] for each in Format]
-    ended = await scene.runs(lines, DATABASE_URL=scene.database.admin)
+    ended = await scene.runs(lines, **addresses(scene))
     assert [(each.code, each.err) for each in ended] == [(0, "")] * len(Format)
     told = dict(zip(Format, ended, strict=True))
     things = of_json(told[Format.JSON])
@@ -162,7 +168,7 @@ async def test_every_format_is_what_it_says(scene: Scene, verb: str) -> None:
 async def test_a_column_that_is_none_is_refused_before_anything_is_done(verb: str, scene: Scene) -> None:
     given = await GIVEN[verb](scene)
     before = await scene.database.value("select max(revision) from event")
-    (ended,) = await scene.runs([[verb, *given, "--columns", "nonsense"]], DATABASE_URL=scene.database.admin)
+    (ended,) = await scene.runs([[verb, *given, "--columns", "nonsense"]], **addresses(scene))
     assert (ended.code, ended.out) == (2, "")
     assert "there is no column 'nonsense', but " in ended.err
     assert await scene.database.value("select max(revision) from event") == before

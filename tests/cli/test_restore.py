@@ -240,18 +240,19 @@ async def test_a_dump_comes_back_beside_what_was_there(place: Place) -> None:
         await run(postgres, "create table mark as select 1 as number")
         dump = place.take(postgres, Kind.DUMP)
         await run(postgres, "update mark set number = 2")
-        given = ("restore", str(place.kept), "--dump", "--url", postgres.url(), "-o", "json")
-        refused = await imctl(*given)
+        given = ("restore", str(place.kept), "--dump", "-o", "json")
+        there = {"IM_SUPERUSER_URL": postgres.url()}
+        refused = await imctl(*given, **there)
         assert (refused.code, "is not empty" in refused.err) == (1, True), refused.err
-        other = await imctl(*given, "--database", "elsewhere")
+        other = await imctl(*given, "--database", "elsewhere", **there)
         assert (other.code, json.loads(other.out)["revision"]) == (0, "0"), other.err
         assert await run(postgres, "select number from mark", "elsewhere") == 1
         connection = await asyncpg.connect(postgres.url(database=NAME))
-        in_use = await imctl(*given, "--replace")
+        in_use = await imctl(*given, "--replace", **there)
         await connection.close()
         assert (in_use.code, "stop the managers first" in in_use.err) == (1, True), in_use.err
         assert await run(postgres, "select number from mark") == 2
-        done = json.loads((await imctl(*given, "--replace")).out)
+        done = json.loads((await imctl(*given, "--replace", **there)).out)
         assert (done["backup"], done["kind"]) == (str(dump.path), "dump")
         assert await run(postgres, "select number from mark") == 1
         assert await run(postgres, "select number from mark", done["aside"]) == 2
@@ -261,14 +262,14 @@ async def test_a_dump_comes_back_beside_what_was_there(place: Place) -> None:
 
 
 async def test_at_a_terminal_a_backup_has_a_bar_that_fills(place: Place, marked: Postgres) -> None:
-    given = ("backup", str(place.kept), "--url", marked.url(database=NAME))
-    async with at_terminal("", *given) as terminal:
+    given, there = ("backup", str(place.kept)), marked.url(database=NAME)
+    async with at_terminal("", *given, IM_SUPERUSER_URL=there) as terminal:
         await terminal.shows("backing up ━")
         assert await terminal.ended() == 0
     assert re.search(r"backing up ━+ +100%", terminal.text), terminal.text
     (taken,) = listed(place.kept)
     taken.path.rename(place.kept / "2020-01-01T00-00-00Z")  # another name than the next one's, without waiting
-    piped = await imctl(*given)
+    piped = await imctl(*given, IM_SUPERUSER_URL=there)
     assert (piped.code, piped.err) == (0, ""), "where nobody watches nothing is drawn"
 
 

@@ -6,34 +6,15 @@ from collections.abc import Sequence
 import pytest
 
 from manager.cli.sql import named
-from manager.embedded.backup import without_password
 from tests.conftest import PASSWORD, Database, at
 from tests.processes import Ended, imctl
-
-
-@pytest.mark.parametrize(
-    ("given", "shown", "password"),
-    [
-        (
-            "postgresql://im_auditor:a%40b@db:5432/x?sslmode=require",
-            "postgresql://im_auditor@db:5432/x?sslmode=require",
-            "a@b",
-        ),
-        ("postgresql://im_auditor@db/x", "postgresql://im_auditor@db/x", None),
-        ("postgresql:///x", "postgresql:///x", None),
-    ],
-)
-def test_a_password_goes_into_the_environment_and_out_of_the_command_line(
-    given: str, shown: str, password: str | None
-) -> None:
-    assert without_password(given) == (shown, {} if password is None else {"PGPASSWORD": password})
 
 
 async def asked(database: Database, *arguments: str) -> Ended:
     """What the auditor is told of that database."""
     await database.run(f"alter role im_auditor login password '{PASSWORD}'")
     url = at(database.admin, database=database.name, user="im_auditor", password=PASSWORD)
-    return await imctl("sql", "--url", url, *arguments)
+    return await imctl("sql", *arguments, IM_AUDITOR_URL=url)
 
 
 @pytest.mark.parametrize(
