@@ -19,7 +19,7 @@ from manager.pb import instance_manager_pb2 as pb
 from manager.pb.fleet_pb2 import AddInstancesRequest
 from manager.repository import migrations
 from manager.settings import Settings
-from tests.commands import script
+from tests.commands import bare, script
 from tests.conftest import at, serving
 from tests.drilling import NAME, add, checked, count, manager, served_url, sound, value
 
@@ -50,9 +50,7 @@ class Place:
             "PGDATA": str(self.data),
             "ARCHIVE": str(self.archive),
             "BACKUPS": str(self.backups),
-            "SUPERUSER_URL": self.url(),
-            "DATABASE_SUPERUSER_URL": self.url(NAME),
-            "RESTORED_URL": self.url("restored"),
+            **bare(SUPERUSER_URL=self.url(), DATABASE_SUPERUSER_URL=self.url(NAME), RESTORED_URL=self.url("restored")),
         }
         process = await asyncio.create_subprocess_exec(
             *("bash", "-ec", script(name)), env={**os.environ, **variables, **more}, stdout=-1, stderr=-1

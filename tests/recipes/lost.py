@@ -14,8 +14,7 @@ import pytest
 from manager.client.errors import PreconditionError
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb.fleet_pb2 import AddInstancesRequest
-from tests.commands import script
-from tests.conftest import PASSWORD
+from tests.commands import bare, script
 from tests.drilling import add, checked, count, managing, registering, sound, value
 from tests.faults.postgres import migrated, started
 from tests.faults.server import NAME, Server, free_port, place
@@ -101,14 +100,15 @@ async def own_server() -> AsyncIterator[Own]:
             variables = {
                 "PATH": f"{DEBIAN}:{os.environ['PATH']}",
                 "HOME": str(folder / "home"),
-                "PGPASSWORD": PASSWORD,
                 "PGDATA": str(server.data),
                 "BACKUPS": str(folder / "backups"),
                 "SCRATCH": str(folder / "scratch"),
                 "SCRATCH_PORT": str(port),
-                "SCRATCH_URL": server.url(NAME).replace(server.address, f"127.0.0.1:{port}"),
-                "SUPERUSER_URL": server.url(),
-                "DATABASE_SUPERUSER_URL": server.url(NAME),
+                **bare(
+                    SCRATCH_URL=server.url(NAME).replace(server.address, f"127.0.0.1:{port}"),
+                    SUPERUSER_URL=server.url(),
+                    DATABASE_SUPERUSER_URL=server.url(NAME),
+                ),
             }
             own = Own(server, folder, {**variables, "CONFIG": str(folder / "postgresql.conf")})
             # what the server has on its command line, as Debian has it in /etc: the data folder has none of it

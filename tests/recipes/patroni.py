@@ -22,7 +22,7 @@ import psutil
 from manager.embedded import postmaster
 from manager.embedded.account import Account
 from manager.embedded.binaries import Binaries
-from tests.commands import script
+from tests.commands import bare, script
 from tests.conftest import PASSWORD, SERVER
 from tests.faults import trees
 from tests.faults.server import NAME, Server, free_port, place
@@ -240,9 +240,11 @@ class Cluster:
         known = {
             "PATH": f"{self.folder}/bin:{BINARIES.folder}:/usr/bin:/bin",
             "PATRONICTL_CONFIG_FILE": str(self.folder / "config.yml"),
-            "SUPERUSER_URL": self.database.url(),
-            "DATABASE_SUPERUSER_URL": self.database.url(NAME),
-            "REPLICATOR_URL": self.database.url().replace("//postgres:", "//replicator:"),
+            **bare(
+                SUPERUSER_URL=self.database.url(),
+                DATABASE_SUPERUSER_URL=self.database.url(NAME),
+                REPLICATOR_URL=self.database.url().replace("//postgres:", "//replicator:"),
+            ),
             "PASSWORD": PASSWORD,
             "IM_POSTGRES_BIN": str(BINARIES.folder),
         }
