@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 installed = for each in $(1); do PATH="$$PATH:/usr/sbin" command -v "$$each" >/dev/null \
   || { echo "$$each is missing: apt-get install $(2)"; exit 1; }; done
 
-.PHONY: help setup run test check stream faults fuzz drill previous recipes patroni soak bench bench-full format proto console dictionary lock audit sbom wheel clean
+.PHONY: help setup run test check stream faults fuzz drill previous recipes image patroni soak bench bench-full format proto console dictionary lock audit sbom wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,7 @@ check: .venv/.ok ## format, lint, types, layers, contract and schema, all curren
 	$(BIN)/python proto/compatible.py
 	$(BIN)/python migrations/lint.py
 	$(BIN)/python migrations/check.py
+	$(BIN)/python deploy/image.py --check
 	$(BIN)/python deploy/advisories.py
 
 stream: .venv/.ok ## break the stream for ten minutes, and 1,000 variants of a router's worst day
@@ -60,6 +61,9 @@ previous: .venv/.ok ## the last release on this schema: its tests, and its manag
 recipes: .venv/.ok ## lose a database that pgBackRest or Barman keeps, restore it by the commands of docs/operations.md
 	@$(call installed,pgbackrest barman $(DEBIAN)/postgres,pgbackrest barman postgresql-15)
 	IM_RECIPES=1 $(BIN)/python -m pytest -q tests/recipes/test_pgbackrest.py tests/recipes/test_barman.py
+
+image: .venv/.ok ## run what makes the container's image, as far as that goes without Docker: on this machine's Python
+	IM_IMAGE=1 $(BIN)/python -m pytest -q tests/deploy/test_supply.py
 
 patroni: .venv/.ok ## kill the primary of a Patroni cluster under load, switch it over, bring it back
 	@$(call installed,patroni etcd haproxy $(DEBIAN)/postgres,patroni etcd-server haproxy postgresql-15)
@@ -92,9 +96,11 @@ dictionary: .venv/.ok ## write docs/audit.md, the columns of the schema `audit`,
 console: .venv/.ok ## bundle console/ into manager/console
 	$(BIN)/python console/build.py
 
-lock: $(UV) ## choose the newest versions that pyproject.toml admits
+lock: $(UV) ## choose the newest versions that pyproject.toml admits, and cut out of them what the container's image has
 	$(UV) pip compile -q --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --all-extras \
 	  --group dev --no-header --no-annotate pyproject.toml -o requirements.lock
+	@$(MAKE) --no-print-directory setup
+	$(BIN)/python deploy/image.py
 
 audit: .venv/.ok ## before a release: known vulnerabilities of what is locked; fails where nobody can be asked, too
 	$(BIN)/python deploy/advisories.py --strict
@@ -114,7 +120,8 @@ $(UV):
 	  || { echo "Python 3.11 or newer is needed as '$(PYTHON)': install it (apt-get install python3), or name one: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 	  || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
-	@rm -rf .tools && $(PYTHON) -m venv .tools && .tools/bin/pip install -q --disable-pip-version-check 'uv>=0.13,<0.14'
+	@rm -rf .tools && $(PYTHON) -m venv .tools && .tools/bin/pip install -q --disable-pip-version-check --require-hashes \
+	  --only-binary :all: -r <(awk '/^[^ ]/ {uv = /^uv==/} uv' requirements.lock)
 
 .venv/.ok: pyproject.toml requirements.lock | $(UV)
 	@echo "setting up .venv: the first time it takes a minute or two" >&2

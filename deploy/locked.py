@@ -18,13 +18,14 @@ class Pin:
     name: str
     version: str
     hashes: tuple[str, ...]  # SHA-256 in hex, of each file of this version
+    text: str  # its lines, as they stand there
 
 
 def locked(text: str) -> Mapping[str, Pin]:
     """Every package by its name. Raises ValueError for a line that pins nothing, or has no hash."""
     pins = [
-        Pin(canonicalize_name(name), version, tuple(re.findall(r"sha256:(\w{64})", hashes)))
-        for name, version, hashes in PIN.findall(text)
+        Pin(canonicalize_name(each[1]), each[2], tuple(re.findall(r"sha256:(\w{64})", each[3])), each[0])
+        for each in PIN.finditer(text)
     ]
     if unpinned := PIN.sub("", text).strip():
         raise ValueError(f"not pinned with its hashes: {unpinned.splitlines()[0]}")

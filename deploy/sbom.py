@@ -1,11 +1,11 @@
 """The bill of materials of what is installed to serve: dist/sbom.cdx.json, in CycloneDX, by `make sbom`.
 
-What is meant are all extras, and nothing that only builds or tests: as the container's image has it. Versions and
-hashes are those of requirements.lock, so that it says what anybody gets who installs by that file.
+What is meant are all extras, and nothing that only builds or tests; the container's image has part of it, which is
+deploy/serving.lock. Versions and hashes are those of requirements.lock, so that it says what anybody gets who installs
+by that file.
 """
 
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import distribution
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -15,11 +15,9 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from locked import LOCK, Pin, locked
+from needs import OWN, needed
 from packageurl import PackageURL
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-OWN = "instance-manager"
 PLACE = LOCK.parent / "dist" / "sbom.cdx.json"
 
 
@@ -33,7 +31,7 @@ def main() -> None:
 
 def bill() -> Bom:
     """Everything that serving needs, and who needs it."""
-    needs = dict(_needed(OWN, frozenset(_extras())))
+    needs = needed(OWN, frozenset(_extras()))
     pins = locked(LOCK.read_text())
     known = {name: _own() if name == OWN else _component(pins[name]) for name in needs}
     made = Bom(components=[component for name, component in known.items() if name != OWN])
@@ -45,25 +43,6 @@ def bill() -> Bom:
 
 def _extras() -> list[str]:
     return list(tomllib.loads((LOCK.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-
-
-def _needed(root: str, extras: frozenset[str]) -> Iterator[tuple[str, set[str]]]:
-    """Each package that the root needs, itself first, and the names of those that it needs in turn."""
-    waiting, seen = [(root, extras)], set[tuple[str, frozenset[str]]]()
-    below: dict[str, set[str]] = {}
-    while waiting:
-        name, wanted = one = waiting.pop()
-        if one in seen:
-            continue
-        seen.add(one)
-        mine = below.setdefault(name, set())
-        for each in map(Requirement, distribution(name).requires or ()):
-            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *wanted)):
-                needed = canonicalize_name(each.name)
-                waiting.append((needed, frozenset(each.extras)))
-                if needed != name:
-                    mine.add(needed)
-    yield from below.items()
 
 
 def _own() -> Component:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import kubernetes_validate
 import pytest
 import yaml
 from cryptography import x509
@@ -78,6 +79,8 @@ def test_compose_asks_a_database_with_tls_and_makes_sure_which_it_is() -> None:
     assert len(asking) == 4
     for each in asking:
         asked = urlsplit(each["environment"]["DATABASE_URL"])
+        assert asked.password is None
+        assert re.fullmatch(r"\$\{IM_(OWNER|SERVER)_PASSWORD\}", each["environment"]["PGPASSWORD"])
         assert parse_qs(asked.query) == {"sslmode": ["verify-full"], "sslrootcert": ["/tls/ca.pem"]}
         assert (asked.hostname, each["volumes"]) == ("database", ["tls:/tls:ro"])
 
@@ -151,12 +154,43 @@ def test_nothing_runs_as_root_or_can_become_it() -> None:
     assert [(name, each["network_mode"]) for name, each in rooted.items()] == [("certificates", "none")]
 
 
+# of Kubernetes: what its makers mend, and some before
+VERSIONS = [f"1.{minor}" for minor in range(30, int(kubernetes_validate.latest_version().split(".")[1]) + 1)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_manifest_is_what_kubernetes_takes(version: str) -> None:
+    manifests = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    assert len(manifests) == len(KUBERNETES), "one of each kind, or tests look at the last alone"
+    for each in manifests:
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [
+        ("Deployment", "readinessProbe", "readyProbe"),
+        ("Deployment", "containerPort: 50052", "containerPort: grpc"),
+        ("NetworkPolicy", "policyTypes: [Ingress, Egress]", "policyTypes: Ingress"),
+        ("PodDisruptionBudget", "policy/v1", "policy/v1beta9"),
+    ],
+)
+def test_a_manifest_that_kubernetes_would_refuse_is_told(kind: str, old: str, new: str) -> None:
+    text = (DEPLOY / "kubernetes.yaml").read_text()
+    assert old in text
+    (changed,) = [each for each in yaml.safe_load_all(text.replace(old, new)) if each["kind"] == kind]
+    with pytest.raises((kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError)):
+        kubernetes_validate.validate(changed, VERSIONS[-1], strict=True)
+
+
 def test_images_are_of_a_version() -> None:
-    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)) == {"${BASE}"}, "one, that a digest can be given for"
+    bases = re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.M)
     outside = [each["image"] for each in COMPOSE["services"].values() if each["image"] != "instance-manager"]
     for image in (*bases, *outside, MANAGER["image"]):
         assert re.search(r":\d+\.\d+", image), image
-    assert all("-slim" in base for base in bases)
+    (base,) = bases
+    assert "-slim" in base
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
