@@ -5,6 +5,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from math import nan
@@ -56,6 +57,8 @@ from manager.wire.transport import usual
 from manager.wire.web import Web
 
 log = logging.getLogger(__name__)
+
+PARTING = 3.0  # seconds, at each step of taking leave that asks the database
 
 
 class Served(Protocol):
@@ -169,7 +172,8 @@ async def _serve(
         standing.hear(ticked)
 
     async with asyncio.TaskGroup() as workers:
-        for each in (*lanes, rooms.streams.feed, *((web,) if http else ())):
+        served_by = [workers.create_task(each.serve()) for each in lanes]
+        for each in (rooms.streams.feed, *((web,) if http else ())):
             workers.create_task(each.serve())
         ticks = reap(rooms.turns, Actor.manager(presence.id), settings.reaper_interval, settings.away_after, served)
         known = (keyring.watch(), denials.watch()) if keyring else ()
@@ -190,10 +194,21 @@ async def _serve(
             await listener.stop(drain)
             for pulse in pulses:
                 pulse.cancel()
-            await denials.write()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PARTING):
+                    await denials.write()
             await presence.leave()
             for lane in lanes:
                 lane.close()
+            asyncio.get_running_loop().call_later(PARTING, _give_up, served_by)
+
+
+def _give_up(lanes: Sequence[asyncio.Task[None]]) -> None:
+    """What waits for a database that does not answer has nobody left who would hear of it."""
+    if left := [each for each in lanes if not each.done()]:
+        log.warning("the database does not answer: what waits for it is left undone")
+        for each in left:
+            each.cancel()
 
 
 async def _listen(settings: Settings, web: Web, listener: Listener) -> tuple[list[str], list[str]]:

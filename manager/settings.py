@@ -1,11 +1,13 @@
 """The only reader of the environment: every setting is `IM_` and its name in capitals; durations are in seconds."""
 
+import re
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = timedelta(seconds=1)
@@ -16,6 +18,22 @@ HTTP_PORT = 50053
 def _number(given: object) -> object:
     """The environment holds text, and pydantic takes a text for a time of day."""
     return float(given) if isinstance(given, str) else given
+
+
+HOSTS = re.compile(r"((^|,)(\[[^\]]*\]|[^:,\[\]]*)(:\d{1,5})?)*")
+
+
+def _address(given: str) -> str:
+    """A password is taken for other parts where it holds what separates them; then nothing of it is to be told."""
+    scheme, _, rest = given.partition("://")
+    who, _, hosts = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    if given and not (scheme in ("postgresql", "postgres") and HOSTS.fullmatch(hosts) and not set(who) & set("[]")):
+        raise PydanticCustomError(
+            "address",
+            "it is no address like postgresql://role:password@host:5432/database, in which whatever is special in the"
+            " password is written as %XX",
+        )
+    return given
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_number)]
@@ -40,7 +58,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="IM_", env_ignore_empty=True, frozen=True, extra="forbid")
 
-    database_url: str = Field(
+    database_url: Annotated[str, AfterValidator(_address)] = Field(
         default="", validation_alias=AliasChoices("IM_DATABASE_URL", "DATABASE_URL", "database_url"), repr=False
     )
     # for the embedded server: where PostgreSQL's binaries are, where its log is archived, and how soon

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -36,6 +36,7 @@ SESSION = {
     "timezone": "UTC",
 }
 COMMAND_TIMEOUT = 35.0
+CLOSED_WITHIN = 2.0
 PREPARED_WITHIN = 10.0  # a connection, SQLAlchemy's own questions on it included
 
 RETRIED = {"40001", "40P01", "55P03", "0A000"}
@@ -251,9 +252,11 @@ class Database:
         self.readers = Readers(reads, watchdog)
 
     async def close(self) -> None:
-        """Gives all connections back."""
-        for each in (self.turns, self.checks, self.lookups, self.samples, self.upkeep, self.readers):
-            await each.close()
+        """Gives all connections back; those that a silent server does not take back end with the process."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSED_WITHIN):
+                for each in (self.turns, self.checks, self.lookups, self.samples, self.upkeep, self.readers):
+                    await each.close()
 
 
 def sqlstate(error: BaseException) -> str:

@@ -128,3 +128,13 @@ async def test_an_unknown_transport_is_named(database: Database) -> None:
     refused = await imctl("serve", IM_TRANSPORT="pigeon", DATABASE_URL=database.url)
     assert refused.code == 1
     assert "transport" in refused.err
+
+
+@pytest.mark.parametrize("password", ["canary/2", "cana#ry2", "canary?2", "canary:/2", "[canary]"])
+async def test_an_address_whose_password_was_not_escaped_is_refused_and_not_repeated(password: str) -> None:
+    """Half of it would be taken for a port, or a path, and stand in the error."""
+    for verb in ("serve", "migrate"):
+        ended = await imctl(verb, DATABASE_URL=f"postgresql://im:{password}@127.0.0.1:1/fleet")
+        assert ended.code == 1
+        assert "cana" not in ended.out + ended.err
+        assert "Traceback" not in ended.err

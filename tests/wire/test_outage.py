@@ -17,6 +17,7 @@ from manager.presence import new_id
 from manager.repository import migrations
 from manager.settings import Settings
 from tests.conftest import Database, serving
+from tests.faults.trees import freeze, thaw
 from tests.wire.caller import METHODS, Refused, calling, outcome, path, singly
 from tests.wire.fleet import Fleet, complete, description, done, request
 
@@ -148,6 +149,18 @@ async def test_calls_under_way_when_the_database_dies_are_done_or_unknown_and_wh
         assert answer in (None, again)
     revisions = [row["revision"] for row in await frail.database.run("select distinct revision from event order by 1")]
     assert revisions == list(range(1, len(revisions) + 1))
+
+
+async def test_a_manager_ends_though_its_database_says_nothing_any_more(frail: Fleet, postgres: Postgres) -> None:
+    """Neither refused nor answered, as behind a network that swallows everything: nothing tells it that it is so."""
+    settings = Settings(database_url=frail.database.url, bind=("127.0.0.1",), port=0, drain=timedelta(milliseconds=200))
+    try:
+        async with asyncio.timeout(20), serving(settings):
+            await freeze(postgres.process.pid)
+            began = time.monotonic()
+        assert time.monotonic() - began < 12
+    finally:
+        thaw(postgres.process.pid)
 
 
 async def enough(answers: dict[str, pb.Bool | None]) -> bool:
