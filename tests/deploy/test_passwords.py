@@ -173,8 +173,7 @@ async def test_the_page_s_scripts_give_roles_their_passwords(shell: Shell, serve
     assert await shell.run("bash", "-ec", script("prepare"), **given) == 0
     assert await logs_in(server.url(database="fleet"), "im_server")
     assert await shell.run("bash", "-ec", script("barman-prepare"), **given) == 0
-    assert await logs_in(server.url(), "barman")
-    assert await logs_in(server.url(), "barman_streaming")
+    assert await logs_in(server.url(database="fleet"), "im_backup")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
