@@ -190,6 +190,16 @@ event = Table(
     Index("event_staleness", "instance_id", "revision", "ordinal", postgresql_where=text("type in (6, 7)")),
 )
 
+# what the event of a death said, once it is trimmed: of those whose death it was, for as long as they are remembered
+epitaph = Table(
+    "epitaph",
+    metadata,
+    Column("instance_id", Uuid, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    PrimaryKeyConstraint("instance_id", name="epitaph_pkey"),
+)
+
 history_epoch = Table(
     "history_epoch",
     metadata,

@@ -8,6 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from manager.domain.actor import Actor
+from manager.domain.calls import Kill
 from manager.repository import migrations
 from tests.conftest import PASSWORD, Database, at
 from tests.fleet import Fleet, service
@@ -227,6 +229,33 @@ async def test_a_death_keeps_when_each_victim_was_last_seen(fleet: Fleet) -> Non
     await fleet.kill(parent)
     kept = {row["id"]: row["last_seen"] for row in await fleet.rows("select id, last_seen from audit.deaths")}
     assert kept == {parent: seen[parent], child: seen[child]}
+
+
+async def test_who_asked_for_a_death_and_why_is_told_alike_once_its_event_is_trimmed(
+    fleet: Fleet, auditor: Any
+) -> None:
+    roots = [(await fleet.chain(3))[0] for _ in range(4)]
+    await fleet.add(roots[0])
+    named, unnamed = Actor("ann", None, "ipv4:10.0.0.9:1"), Actor(address="ipv4:10.0.0.9:2")
+    await fleet.do(Kill(roots[0], "rollout 7", named), Kill(roots[1], "", unnamed))
+    await fleet.do(Kill(roots[2], "leaks 'memory'\n", unnamed))
+    silent = await fleet.add()
+    await fleet.silence(1_000, silent)
+    await fleet.tick()
+    asked = ("select * from deaths order by id", "select * from root_causes order by id")
+    told = [await auditor.fetch(each) for each in asked]
+    assert [len(rows) for rows in told] == [11, 4]
+    assert {(row["actor"], row["note"]) for row in told[1]} == {
+        ("ann", "rollout 7"),
+        (unnamed.address, ""),
+        (unnamed.address, "leaks 'memory'\n"),
+        (fleet.actor, ""),
+    }
+    await fleet.sql.execute("update event set at = at - interval '8 days'")
+    await fleet.sql.execute("select compact_history(1000)")
+    while await fleet.value("select delete_compacted(3)"):
+        assert [await auditor.fetch(each) for each in asked] == told
+    assert await fleet.value("select count(*) from event") == 0
 
 
 async def test_the_past_is_whole_from_the_last_burial_on(fleet: Fleet, auditor: Any) -> None:

@@ -96,6 +96,8 @@ select 2000000 + n, 0, 1, pg_temp.id(n), '{}', '', 0, now() from generate_series
 
 insert into instance_version (instance_id, from_revision, to_revision, type, hostname, labels, timeout)
 select pg_temp.id(n), n, n + 1, 1, '', '{}', '30 s' from generate_series(1, 200000) n;
+
+insert into epitaph (instance_id, actor, note) select pg_temp.id(n), 'ann', 'why' from generate_series(100000, 199999) n;
 """
 
 # Rows first and indexes after takes a fifth of the time.
@@ -289,6 +291,82 @@ async def test_the_owners_functions_read_no_whole_table(crowd: Database) -> None
     assert len(plans) > 3
     whole = [(plan["Query Text"], each) for plan in plans for each in nodes(plan["Plan"]) if each.is_pass]
     assert not whole
+
+
+# ── questions to the record ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def auditor(crowd: Database) -> AsyncIterator[Any]:
+    """A connection of the record's reader."""
+    await crowd.run(f"alter role im_auditor login password '{PASSWORD}'")
+    connection = await asyncpg.connect(at(crowd.admin, database=crowd.name, user="im_auditor", password=PASSWORD))
+    yield connection
+    await connection.close()
+
+
+def reads(plan: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The tables that a plan has read from one end to the other, and how often."""
+    for each in nodes({**plan, "Plans": []}):
+        if each.is_pass or (each.table in RECORDED and not each.condition and "Bitmap" not in each.kind):
+            yield each.table, plan["Actual Loops"]
+    for part in plan.get("Plans", ()):
+        yield from reads(part)
+
+
+RECORDED = {"instance", "parent_link", "event", "epitaph"}
+WHY = """
+select root_type, root_cause_why, actor, note, count(*) from deaths
+where type = 'CHROME_BROWSER' and died_at >= '{since}' group by root_cause, 1, 2, 3, 4
+"""
+
+
+async def whole_reads(auditor: Any, question: str) -> list[tuple[str, int]]:
+    """What the plan of a question reads wholly, as it is carried out."""
+    told = json.loads(await auditor.fetchval(f"explain (analyze, format json) {question}"))[0]
+    print(f"{question.strip()[:60]} ...: {told['Execution Time']:.1f} ms")
+    return list(reads(told["Plan"]))
+
+
+@pytest.mark.parametrize("number", [150_000, 1_000_000])
+async def test_why_one_died_is_looked_up_by_keys_with_an_epitaph_and_without(auditor: Any, number: int) -> None:
+    for view in ("deaths", "root_causes"):
+        question = f"select actor, note from {view} where id = '{numbered(number)}'"  # noqa: S608 - an id of ours
+        told = [tuple(row) for row in await auditor.fetch(question)]
+        assert told == [("ann", "why") if number < 200_000 else (None, None)]
+    question = f"select * from deaths where id = '{numbered(number)}'"  # noqa: S608
+    assert await whole_reads(auditor, question) == []
+
+
+async def test_why_400_died_at_once_is_looked_up_by_keys_before_and_after_the_trim(
+    fleet: Fleet, auditor: Any
+) -> None:
+    parent = await fleet.add()
+    browsers = [Registration(new_id(), InstanceType.CHROME_BROWSER, parent=parent) for _ in range(400)]
+    await fleet.do(*browsers)
+    since = await fleet.value("select clock_timestamp()")
+    await fleet.kill(parent, "rollout 7")
+    why = WHY.format(since=since)
+    told = [tuple(row) for row in await auditor.fetch(why)]
+    assert told == [("CHROME_BROWSER", "KILLED", fleet.actor, "rollout 7", 401)]
+    assert await whole_reads(auditor, why) == []
+    # as the two functions would, for which 200,000 events of others would have to go first
+    await fleet.sql.execute("""
+        insert into epitaph (instance_id, actor, note)
+        select instance_id, actor, note from event where type = 2 and instance_id = root_cause""")
+    await fleet.sql.execute("delete from event where type = 2")
+    assert [tuple(row) for row in await auditor.fetch(why)] == told
+    assert await whole_reads(auditor, why) == []
+
+
+async def test_why_they_all_died_reads_each_table_once(auditor: Any) -> None:
+    for question in (
+        "select actor, note, count(*) from deaths group by 1, 2",
+        "select actor, note, sum(deaths) from root_causes group by 1, 2",
+    ):
+        found = await whole_reads(auditor, question)
+        assert {table for table, _ in found} >= {"instance", "epitaph"}
+        assert {loops for _, loops in found} == {1}
 
 
 # ── times, printed; what is asserted is generous ─────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from manager.domain.calls import Kill
+from manager.domain.instance import InstanceId
 from manager.domain.refusals import HistoryGone
 from manager.repository import history, trim
 from manager.repository.trim import Retention
@@ -113,16 +114,74 @@ async def test_the_dead_are_forgotten_only_after_their_time_and_their_history(fl
     assert await fleet.value("select count(*) from parent_link where child_id = $1", child) == 0
 
 
+@pytest.fixture
+async def dead(fleet: Fleet) -> InstanceId:
+    """One whose tombstone and whose events are past their time, and cut off; neither is deleted."""
+    one = await fleet.add()
+    await fleet.kill(one, "why")
+    await age(fleet, 2, 31)
+    await fleet.sql.execute("update instance set died_at = died_at - interval '31 days'")
+    await fleet.sql.execute("select compact_history(100)")
+    return one
+
+
+EPITAPHS = "select count(*) from epitaph"
+
+
+@pytest.mark.usefixtures("dead")
+async def test_an_epitaph_is_laid_by_with_the_event_and_goes_with_the_dead(fleet: Fleet) -> None:
+    assert await fleet.value("select delete_compacted(1)") == 1
+    assert await fleet.value(EPITAPHS) == 0
+    assert await fleet.value("select delete_compacted(100)") == 1
+    assert await fleet.value(EPITAPHS) == 1
+    assert await fleet.value("select bury_dead(10)") == 1
+    assert await fleet.value(EPITAPHS) == 0
+
+
+@pytest.mark.usefixtures("dead")
+async def test_who_is_buried_before_the_events_are_deleted_leaves_no_epitaph(fleet: Fleet) -> None:
+    assert await fleet.value("select bury_dead(10)") == 1
+    assert await fleet.value("select delete_compacted(100)") == 2
+    assert await fleet.value(EPITAPHS) == 0
+
+
+@pytest.mark.usefixtures("dead")
+async def test_who_is_being_buried_while_the_events_are_deleted_leaves_no_epitaph(
+    fleet: Fleet, database: Database
+) -> None:
+    async with fleet.sql.transaction():
+        assert await fleet.value("select bury_dead(10)") == 1
+        deleting = asyncio.create_task(database.value("select delete_compacted(100)"))
+        await asyncio.sleep(0.3)
+        assert not deleting.done()
+    assert await deleting == 2
+    assert await fleet.value(EPITAPHS) == 0
+
+
+@pytest.mark.usefixtures("dead")
+async def test_nobody_is_buried_while_the_events_are_deleted(fleet: Fleet, database: Database) -> None:
+    async with fleet.sql.transaction():
+        assert await fleet.value("select delete_compacted(100)") == 2
+        assert await database.value("select bury_dead(10)") == 0
+    assert await fleet.value(EPITAPHS) == 1
+    assert await fleet.value("select bury_dead(10)") == 1
+    assert await fleet.value(EPITAPHS) == 0
+
+
 async def test_a_turn_does_not_wait_for_deletions(fleet: Fleet) -> None:
     for _ in range(20):
         await fleet.add()
-    await age(fleet, 20, 8)
+    gone = await fleet.add()
+    await fleet.kill(gone)
+    await age(fleet, 22, 8)
     async with fleet.connections.upkeep.use() as connection:
         await trim.keep(connection, KEPT)
         await connection.execute(trim.COMPACT, {"step": 5_000})
     async with fleet.sql.transaction():
         await fleet.sql.fetchval("select delete_compacted(100)")
         await asyncio.wait_for(fleet.add(), timeout=2)
+        killed = await asyncio.wait_for(fleet.kill(gone), timeout=2)
+    assert killed.reason is None
 
 
 async def test_two_managers_trim_at_once(fleet: Fleet, database: Database) -> None:
