@@ -35,7 +35,7 @@ from (
     select 4, 'may change the past'
     where exists (
         select from mine m join tables t
-            on t.relname in ('event', 'instance_version', 'history_epoch', 'trail', 'trail_seal')
+            on t.relname in ('event', 'instance_version', 'history_epoch', 'epitaph', 'trail', 'trail_seal')
         where has_table_privilege(m.oid, t.oid, 'update, delete, truncate, trigger')
            or has_any_column_privilege(m.oid, t.oid, 'update'))
     union all

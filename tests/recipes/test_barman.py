@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import PASSWORD
 from tests.drilling import managing, registering
+from tests.faults.server import NAME
 from tests.recipes.lost import DEPLOY, Own, Told, kept_again, lived, own_server, serves_again
 
 pytestmark = [
@@ -38,7 +39,10 @@ async def own() -> AsyncIterator[Own]:
             f"configuration_files_directory = {folder}/barman.d\nlog_file = {folder}/barman.log\n",
         )
         text = (DEPLOY / "barman.conf").read_text()
-        server.write("barman.d/fleet.conf", text.replace("host=db1", f"host=127.0.0.1 port={port}"))
+        here = {"host=db1": f"host=127.0.0.1 port={port}", "dbname=instance_manager": f"dbname={NAME}"}
+        for theirs, own in here.items():
+            text = text.replace(theirs, own)
+        server.write("barman.d/fleet.conf", text)
         server.server.environment["HOME"] = server.variables["HOME"]
         await server.run("barman-prepare", PASSWORD=PASSWORD)
         try:

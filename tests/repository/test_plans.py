@@ -97,7 +97,8 @@ select 2000000 + n, 0, 1, pg_temp.id(n), '{}', '', 0, now() from generate_series
 insert into instance_version (instance_id, from_revision, to_revision, type, hostname, labels, timeout)
 select pg_temp.id(n), n, n + 1, 1, '', '{}', '30 s' from generate_series(1, 200000) n;
 
-insert into epitaph (instance_id, actor, note) select pg_temp.id(n), 'ann', 'why' from generate_series(100000, 199999) n;
+insert into epitaph (instance_id, actor, note)
+select pg_temp.id(n), 'ann', 'why' from generate_series(100000, 199999) n;
 """
 
 # Rows first and indexes after takes a fifth of the time.
@@ -331,16 +332,14 @@ async def whole_reads(auditor: Any, question: str) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("number", [150_000, 1_000_000])
 async def test_why_one_died_is_looked_up_by_keys_with_an_epitaph_and_without(auditor: Any, number: int) -> None:
     for view in ("deaths", "root_causes"):
-        question = f"select actor, note from {view} where id = '{numbered(number)}'"  # noqa: S608 - an id of ours
+        question = f"select actor, note from {view} where id = '{numbered(number)}'"
         told = [tuple(row) for row in await auditor.fetch(question)]
         assert told == [("ann", "why") if number < 200_000 else (None, None)]
-    question = f"select * from deaths where id = '{numbered(number)}'"  # noqa: S608
+    question = f"select * from deaths where id = '{numbered(number)}'"
     assert await whole_reads(auditor, question) == []
 
 
-async def test_why_400_died_at_once_is_looked_up_by_keys_before_and_after_the_trim(
-    fleet: Fleet, auditor: Any
-) -> None:
+async def test_why_400_died_at_once_is_looked_up_by_keys_before_and_after_the_trim(fleet: Fleet, auditor: Any) -> None:
     parent = await fleet.add()
     browsers = [Registration(new_id(), InstanceType.CHROME_BROWSER, parent=parent) for _ in range(400)]
     await fleet.do(*browsers)
