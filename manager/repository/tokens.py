@@ -175,27 +175,57 @@ class Mint:
     hash: bytes
 
 
-# whoever registered it gets one, then another; of which the last two are valid
+# Whoever registered it gets one, then another; of which the last two are valid. Who that was says the event, and once
+# the event is past the kept history the trail. That has no index of revisions, but they grow with its numbers: so it is
+# halved down to the first row that reaches the one wanted. Rows without a revision stand between.
 MINT = text("""
-with asked as (
-    select u.instance, u.hash
+with recursive asked as (
+    select u.instance, u.revision, u.registrar, u.hash, e.actor
     from unnest(cast(:instances as uuid[]), cast(:revisions as bigint[]), cast(:registrars as text[]),
                 cast(:hashes as bytea[])) u(instance, revision, registrar, hash)
-    join event e on e.revision = u.revision and e.instance_id = u.instance and e.type = 1 and e.actor = u.registrar
+    left join event e on e.revision = u.revision and e.instance_id = u.instance and e.type = 1
+), half as (
+    select a.revision as wanted, (select min(t.number) from trail t) as low,
+           (select max(t.number) from trail t) as high
+    from (select distinct revision from asked where actor is null) a
+    union all
+    select h.wanted, case when m.reached then h.low else (h.low + h.high) / 2 + 1 end,
+           case when m.reached then (h.low + h.high) / 2 else h.high end
+    from half h cross join lateral (
+        select coalesce((select t.revision from trail t
+                         where t.number >= (h.low + h.high) / 2 and t.revision is not null
+                         order by t.number limit 1) >= h.wanted, true) as reached) m
+    where h.low < h.high
+), kept as (
+    select distinct r.number
+    from half h cross join lateral (
+        select t.number, t.first_revision, t.revision from trail t
+        where t.number >= h.low and t.revision is not null order by t.number limit 1) r
+    where h.low = h.high and h.wanted between r.first_revision and r.revision
+), told as (
+    select cast(a.act ->> 'revision' as bigint) as revision, cast(a.act ->> 'instance' as uuid) as instance,
+           a.act ->> 'who' as who
+    from kept k join trail t on t.number = k.number cross join lateral json_array_elements(t.acts) a(act)
+    where a.act ->> 'act' = 'ADD'
+), due as (
+    select a.instance, a.hash
+    from asked a left join told t on t.revision = a.revision and t.instance = a.instance
+    where coalesce(a.actor, t.who) = a.registrar
 ), valid as (
     select t.id, row_number() over (partition by t.instance_id order by t.created_at desc) as place
-    from token t where t.instance_id in (select instance from asked) and t.revoked_at is null
+    from token t where t.instance_id in (select instance from due) and t.revoked_at is null
 ), older as (
     update token set revoked_at = clock_timestamp() where id in (select id from valid where place > 1)
 )
 insert into token (name, role, hash, instance_id)
-select 'instance ' || instance, 'instance', hash, instance from asked
+select 'instance ' || instance, 'instance', hash, instance from due
 returning hash
 """)
 
 
 async def mint(connection: AsyncConnection, wanted: Sequence[Mint]) -> set[bytes]:
-    """Makes tokens for instances; the hashes of those that were made: for whoever registered them, as the event says.
+    """Makes tokens for instances; the hashes of those that were made: for whoever registered them, as the event says,
+    or the trail where the event is not kept any more.
 
     At most one for each instance: several at once would not know of each other.
     """

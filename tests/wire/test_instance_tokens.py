@@ -66,6 +66,20 @@ async def test_a_repeat_by_somebody_else_is_true_and_brings_no_token(address: st
         assert await given(address, await granted(database, role), sent) == (answer, "")
 
 
+async def test_a_repeat_brings_one_when_the_history_of_the_registration_is_gone(
+    address: str, database: Database
+) -> None:
+    registrar, sent = await granted(database, Role.REGISTRAR), description()
+    answer, first = await given(address, registrar, sent)
+    await database.run("update event set at = at - interval '8 days'")
+    await database.run("select compact_history(5000)")
+    await database.run("select delete_compacted(5000)")
+    assert await database.value("select count(*) from event where instance_id = $1", sent.instance_id) == 0
+    again, second = await given(address, registrar, sent)
+    assert (again, well_formed(second), second != first) == (answer, True, True)
+    assert await given(address, await granted(database, Role.REGISTRAR), sent) == (answer, "")
+
+
 async def test_what_was_registered_in_a_batch_gets_its_token_by_a_repeat(address: str, database: Database) -> None:
     registrar, sent = await granted(database, Role.REGISTRAR), description()
     async with calling(address, (*VERSION, *bearing(registrar))) as caller:
