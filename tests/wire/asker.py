@@ -48,6 +48,26 @@ async def ask(address: str, path: str, body: bytes | None = None, method: str = 
     return await asyncio.to_thread(asked)
 
 
+async def first_of(address: str, path: str, body: bytes, **headers: str) -> Reply:
+    """The first frame of a stream by Connect, as `ask` has it: its content, with a status of what was answered."""
+    names = {name if name == "proto_version" else name.replace("_", "-"): value for name, value in headers.items()}
+
+    def asked() -> Reply:
+        connection = HTTPConnection(address, timeout=20)
+        try:
+            connection.request("POST", path, b"\0" + len(body).to_bytes(4, "big") + body, names)
+            answer = connection.getresponse()
+            found = {key.lower(): value for key, value in answer.getheaders()}
+            if answer.status != 200:
+                return Reply(answer.status, found, answer.read())
+            head = answer.read(5)
+            return Reply(answer.status, {**found, "flags": str(head[0])}, answer.read(int.from_bytes(head[1:])))
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(asked)
+
+
 async def call(address: str, method: str, request: object, **headers: str) -> Reply:
     """A call by Connect in JSON, as `FleetService/ListEvents`."""
     service = "stats_service" if method.startswith("Stats") else "instance_manager"

@@ -8,18 +8,22 @@ from itertools import count
 import asyncpg
 import pytest
 
+from manager.domain.principal import Role
+from manager.pb.stats_service_pb2 import Stats, StatsUploadRequest
 from manager.server import Serving
 from manager.settings import Settings, Transport
 from manager.wire.transport import usual
 from tests.conftest import PASSWORD, Database, at, serving
-from tests.wire.caller import calling
+from tests.credentials import bearing, granted
+from tests.wire.caller import VERSION, calling
 from tests.wire.fleet import Fleet
+from tests.wire.guarded import Guarded
 
 numbers = count(1)
 
 # where it is the wire that is tested, it is tested on both transports; elsewhere on the one that the suite runs on
 OVER_BOTH = {"test_batches", "test_interceptors", "test_listener", "test_other_toolchains", "test_rights"}
-OVER_BOTH |= {"test_deadlines", "test_denied", "test_limits", "test_quotas", "test_try_service"}
+OVER_BOTH |= {"test_authority", "test_deadlines", "test_denied", "test_limits", "test_quotas", "test_try_service"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -63,6 +67,29 @@ async def fleet(shared_database: Database, transport: Transport) -> AsyncIterato
         fleet = Fleet(shared_database, started, caller)
         await fleet.alone()
         yield fleet
+
+
+@pytest.fixture(scope="module")
+async def guarded(shared_database: Database, transport: Transport) -> AsyncIterator[Guarded]:
+    """A manager for the tests of a module."""
+    settings = Settings(
+        database_url=shared_database.url,
+        bind=("127.0.0.1",),
+        port=0,
+        reaper_interval=timedelta(seconds=60),
+        flush_interval=timedelta(milliseconds=50),
+        drain=timedelta(milliseconds=200),
+        transport=transport,
+        auth=True,
+        reflection=True,
+    )
+    tokens: dict[Role, str] = {role: await granted(shared_database, role) for role in Role if role is not Role.INSTANCE}
+    metadata = (*VERSION, *bearing(tokens[Role.ADMIN]))
+    async with serving(settings) as started, calling(started.addresses[0], metadata) as caller:
+        fleet = Fleet(shared_database, started, caller)
+        await fleet.alone()
+        await caller.stats.UploadStats(StatsUploadRequest(hostname="host", stats=Stats(timestamp_ms=1)))
+        yield Guarded(fleet, tokens)
 
 
 @pytest.fixture

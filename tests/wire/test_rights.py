@@ -1,9 +1,7 @@
 """Who may call what: every method, every role, every kind of target, and everybody who is nobody."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from time import monotonic
 from typing import Any
@@ -15,143 +13,33 @@ from grpc import aio
 from starlette.routing import Mount, Route
 
 from manager.domain.principal import Role
-from manager.domain.token import new_token
 from manager.meters import Meters
 from manager.pb import fleet_pb2
 from manager.pb import instance_manager_pb2 as pb
-from manager.pb.stats_service_pb2 import Stats, StatsUploadRequest
 from manager.presence import new_id
-from manager.settings import Settings, Transport
+from manager.settings import Transport
 from manager.wire.authority import Authority
 from manager.wire.http import Site
 from manager.wire.interceptors import Gate
 from manager.wire.rights import ABOUT, PUBLIC, RIGHTS, Whose
-from tests.conftest import Database, serving
 from tests.credentials import bearing, granted, revoked
 from tests.wire.asker import ask, live
-from tests.wire.caller import METHODS, UNARY, VERSION, Refused, calling, outcome, path, refusal
-from tests.wire.fleet import Fleet, complete
-
-Code = grpc.StatusCode
-EVERY_ROLE = tuple(Role)
-TARGETS = ("own", "other", "unknown")
-
-# said once more, in other words than the table has
-LOOKS = {"GetAllInstances", "GetParent", "GetChildren", "SubscribeToInstanceUpdates", "WatchInstances", "ListEvents"}
-LOOKS |= {"GetInstancesAt", "Diff", "GetStats"}
-LOOKS_AT_ONE = {"GetInstance", "GetHealthCheck", "GetProxyMetrics", "GetSystemMetrics", "GetGpuMetrics"}
-LOOKS_AT_ONE |= {"GetLlmMetrics", "DescribeInstance", "GetMetricsHistory"}
-BEATS = {"TryHealthCheck", "HealthChecks", "PostMetrics", "PostProxyMetrics", "PostSystemMetrics", "PostGpuMetrics"}
-BEATS |= {"PostLlmMetrics"}
-REGISTERS = {"TryAddInstance", "AddInstances", "UploadStats"}
-CHANGES = {"TryUpdateInstance", "TryKillInstance", "TryAddChild", "TryAddService", "KillInstances"}
-# of instances that nobody knows
-NOT_FOUND = {*LOOKS_AT_ONE, "GetParent", "GetChildren"}
-
-
-def may(role: Role, method: str, target: str) -> bool:
-    """Whether a role may call a method about a target."""
-    own = target == "own" and method in LOOKS_AT_ONE | BEATS | CHANGES
-    return {
-        Role.READER: method in LOOKS | LOOKS_AT_ONE,
-        Role.INSTANCE: own,
-        Role.REGISTRAR: method in LOOKS | LOOKS_AT_ONE | REGISTERS | BEATS,
-        Role.OPERATOR: method in LOOKS | LOOKS_AT_ONE | CHANGES,
-        Role.ADMIN: True,
-    }[role]
-
-
-def expected(role: Role, method: str, target: str) -> Code:
-    """How the call ends."""
-    if not may(role, method, target):
-        return Code.PERMISSION_DENIED
-    return Code.NOT_FOUND if target == "unknown" and method in NOT_FOUND else Code.OK
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """A manager that asks who calls, and a token of every role that is bound to nobody."""
-
-    fleet: Fleet
-    tokens: dict[Role, str]
-
-    @property
-    def http(self) -> str:
-        """Where its HTTP is."""
-        return self.fleet.serving.http[0]
-
-    async def instance_token(self, instance: str) -> str:
-        """A token of that instance."""
-        return await granted(self.fleet.database, Role.INSTANCE, instance)
-
-    async def ended(self, method: MethodDescriptor, request: Any, token: str) -> Code:
-        """How a call ends, or that it was answered."""
-        async with aio.insecure_channel(self.fleet.serving.addresses[0]) as channel:
-            answer = await outcome(asked(channel, method, request, (*VERSION, *bearing(token))))
-        return answer.code if isinstance(answer, Refused) else Code.OK
-
-
-async def asked(
-    channel: aio.Channel, method: MethodDescriptor, request: Any, metadata: tuple[tuple[str, str], ...]
-) -> bytes:
-    """The first answer of a method of any kind."""
-    content = request.SerializeToString()
-    if not method.server_streaming:
-        single: Any = channel.unary_unary(path(method))
-        answer: bytes = await single(content, metadata=metadata, timeout=10)
-        return answer
-    several: Any = channel.stream_stream if method.client_streaming else channel.unary_stream
-    sent: Any = iter([content]) if method.client_streaming else content
-    async for each in several(path(method))(sent, metadata=metadata, timeout=10):
-        return bytes(each)
-    raise AssertionError("a stream ended without an answer")
-
-
-def sent(method: MethodDescriptor, one: str, other: str) -> Any:
-    """A right request that is about one, and names another where it can."""
-    request = complete(method.input_type, one, other)
-    if isinstance(request, pb.SubscribeRequest):
-        request = pb.SubscribeRequest(send_bookmarks=True)
-    if method.name == "TryAddInstance":
-        request = pb.InstanceDescription(instance_id=one, instance_type=pb.VLLM)
-    return request
-
-
-@pytest.fixture(scope="module")
-async def guarded(shared_database: Database, transport: Transport) -> AsyncIterator[Guarded]:
-    """A manager for the tests of a module."""
-    settings = Settings(
-        database_url=shared_database.url,
-        bind=("127.0.0.1",),
-        port=0,
-        reaper_interval=timedelta(seconds=60),
-        flush_interval=timedelta(milliseconds=50),
-        drain=timedelta(milliseconds=200),
-        transport=transport,
-        auth=True,
-        reflection=True,
-    )
-    tokens: dict[Role, str] = {role: await granted(shared_database, role) for role in Role if role is not Role.INSTANCE}
-    metadata = (*VERSION, *bearing(tokens[Role.ADMIN]))
-    async with serving(settings) as started, calling(started.addresses[0], metadata) as caller:
-        fleet = Fleet(shared_database, started, caller)
-        await fleet.alone()
-        await caller.stats.UploadStats(StatsUploadRequest(hostname="host", stats=Stats(timestamp_ms=1)))
-        yield Guarded(fleet, tokens)
-
-
-async def a_pair(fleet: Fleet) -> tuple[str, str]:
-    """Two living instances that have measured something of every kind."""
-    one, other = await fleet.add(), await fleet.add()
-    for each in (one, other):
-        metrics = complete(fleet_pb2.DESCRIPTOR.message_types_by_name["MetricsBatch"], each, each)
-        assert (await fleet.caller.fleet.PostMetrics(metrics)).taken == 4
-    async with asyncio.timeout(10):
-        while isinstance(
-            await outcome(fleet.caller.gets.GetLlmMetrics(pb.InstanceRequest(instance_id=other))), Refused
-        ):
-            await asyncio.sleep(0.02)
-    return one, other
+from tests.wire.caller import METHODS, VERSION, Refused, calling, outcome, path, refusal
+from tests.wire.guarded import (
+    EVERY_ROLE,
+    STREAMS,
+    TARGETS,
+    Code,
+    Guarded,
+    asked,
+    cases,
+    end_of,
+    expected,
+    headed,
+    nobodies,
+    opened,
+    sent,
+)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=path)
@@ -159,37 +47,10 @@ async def test_every_role_may_do_to_every_target_what_the_table_says_and_nothing
     guarded: Guarded, method: MethodDescriptor
 ) -> None:
     ended = {}
-    for role in EVERY_ROLE:
-        for target in TARGETS:
-            one, other = await a_pair(guarded.fleet)
-            token = await guarded.instance_token(one) if role is Role.INSTANCE else guarded.tokens[role]
-            about = {"own": one, "other": other, "unknown": str(new_id())}[target]
-            request = sent(method, about, one if target == "other" else other)
-            if method.name in REGISTERS and "Instance" in method.name:
-                request = sent(method, str(new_id()), other)
-            ended[role, target] = await guarded.ended(method, request, token)
+    for each in await cases(guarded, method):
+        ended[each.role, each.target] = await guarded.ended(method, each.request, each.token)
     assert ended == {key: expected(key[0], method.name, key[1]) for key in ended}
-
-
-async def nobodies(guarded: Guarded) -> Iterator[tuple[str, str]]:
-    """Everybody who is nobody: what they show as `authorization`."""
-    database = guarded.fleet.database
-    expired = await granted(database, Role.ADMIN, lasts=timedelta(microseconds=1))
-    gone = await granted(database, Role.ADMIN)
-    await revoked(database, gone)
-    good = guarded.tokens[Role.ADMIN]
-    return iter(
-        [
-            ("nothing", ""),
-            ("a stranger's token", f"Bearer {new_token()}"),
-            ("an expired token", f"Bearer {expired}"),
-            ("a revoked token", f"Bearer {gone}"),
-            ("a token with a slip of the pen", f"Bearer {good[:-1]}{'a' if good[-1] != 'a' else 'b'}"),
-            ("another scheme", f"Basic {good}"),
-            ("the token alone", good),
-            ("an empty token", "Bearer"),
-        ]
-    )
+    assert len(ended) == len(EVERY_ROLE) * len(TARGETS)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=path)
@@ -289,48 +150,10 @@ def test_whoever_may_act_for_himself_alone_says_in_his_request_for_whom(transpor
 # how long a token is good
 
 
-STREAMS = {
-    "SubscribeToInstanceUpdates": pb.SubscribeRequest(send_bookmarks=True),
-    "WatchInstances": pb.SubscribeRequest(send_bookmarks=True),
-}
-
-
-@asynccontextmanager
-async def opened(guarded: Guarded, name: str, token: str, about: str) -> AsyncIterator[Any]:
-    """A stream that has begun, and goes on."""
-    method = next(each for each in METHODS if each.name == name)
-    metadata = (*VERSION, *bearing(token))
-    async with aio.insecure_channel(guarded.fleet.serving.addresses[0]) as channel:
-        if method.client_streaming:
-
-            async def batches() -> AsyncIterator[bytes]:
-                yield fleet_pb2.HealthCheckBatch(instance_ids=[about]).SerializeToString()
-                await asyncio.Event().wait()
-
-            both: Any = channel.stream_stream(path(method))
-            call = both(batches(), metadata=metadata)
-        else:
-            one_way: Any = channel.unary_stream(path(method))
-            call = one_way(STREAMS[name].SerializeToString(), metadata=metadata)
-        assert await call.read() is not aio.EOF
-        yield call
-
-
-async def end_of(call: Any) -> Code:
-    """How an open stream ends."""
-    try:
-        while await call.read() is not aio.EOF:
-            pass
-    except aio.AioRpcError as error:
-        code: Code = error.code()
-        return code
-    return Code.OK
-
-
 @pytest.mark.parametrize("name", [*STREAMS, "HealthChecks"])
 async def test_a_revoked_token_ends_the_streams_it_opened_within_five_seconds(guarded: Guarded, name: str) -> None:
     token, about = await granted(guarded.fleet.database, Role.ADMIN), await guarded.fleet.add()
-    async with opened(guarded, name, token, about) as call:
+    async with opened(guarded.fleet.serving.addresses[0], name, token, about) as call:
         await revoked(guarded.fleet.database, token)
         begun = monotonic()
         async with asyncio.timeout(10):
@@ -342,7 +165,7 @@ async def test_a_revoked_token_ends_the_streams_it_opened_within_five_seconds(gu
 async def test_a_token_that_expires_ends_the_streams_it_opened(guarded: Guarded, name: str) -> None:
     token = await granted(guarded.fleet.database, Role.ADMIN, lasts=timedelta(seconds=2))
     about, begun = await guarded.fleet.add(), monotonic()
-    async with opened(guarded, name, token, about) as call:
+    async with opened(guarded.fleet.serving.addresses[0], name, token, about) as call:
         async with asyncio.timeout(10):
             assert await end_of(call) is Code.UNAUTHENTICATED
     assert monotonic() - begun < 5
@@ -369,25 +192,6 @@ async def test_a_new_token_is_good_at_once_though_it_was_shown_before_it_was_gra
 
 
 # HTTP goes through the same table
-
-
-def headed(token: str) -> dict[str, Any]:
-    """The headers that show a token."""
-    return {"authorization": f"Bearer {token}"} if token else {}
-
-
-@pytest.mark.parametrize("method", UNARY, ids=path)
-async def test_http_asks_who_calls_as_grpc_does(guarded: Guarded, method: MethodDescriptor) -> None:
-    one, other = await a_pair(guarded.fleet)
-    content = sent(method, str(new_id()) if method.name in REGISTERS else one, other).SerializeToString()
-    for role in ("", *EVERY_ROLE):
-        own = await guarded.instance_token(one)
-        token = "" if not role else own if role is Role.INSTANCE else guarded.tokens[Role(role)]
-        headers: dict[str, Any] = {"content_type": "application/proto", "proto_version": VERSION[0][1], **headed(token)}
-        answer = await ask(guarded.http, path(method), content, **headers)
-        status = 401 if not role else 200 if may(Role(role), method.name, "own") else 403
-        if status != 200 or method.name not in NOT_FOUND:  # a kill by one role is found by the next
-            assert answer.status == status, (role, answer.text)
 
 
 @pytest.mark.parametrize("place", ["/live", "/metrics", "/sd/prometheus"])
