@@ -2,7 +2,8 @@
 
 What was found is trusted for ten minutes, and asked about anew by the next call. What is revoked meanwhile is asked for
 every second, and forgotten; the streams that it opened are told. Who could not ask for five seconds trusts nothing of
-it, and says so: a manager that is cut off cannot know who was shut out.
+it, and says so: a manager that is cut off cannot know who was shut out. Of a stream each message is judged so, whoever
+sends it; one on which nothing is said stays open, or a fleet would come again whenever the database is away.
 """
 
 import asyncio
@@ -76,7 +77,7 @@ class Keyring:
         remembered = self.known(credential)
         if remembered is not None:
             return remembered
-        await self._sure()
+        await self.sure()
         asked_at = self._clock()
         found = await self.lane.submit(credential)
         if found is None:
@@ -121,8 +122,8 @@ class Keyring:
                     log.info("nobody says which tokens are revoked: %s", why(error))
             await asyncio.sleep(ASK_EVERY)
 
-    async def _sure(self) -> None:
-        """Raises Unavailable unless it is known what was revoked."""
+    async def sure(self) -> None:
+        """Returns once it is known what was revoked, and who was is told; raises Unavailable where nobody can say."""
         if self._clock() - self._asked_at <= TRUSTED:
             return
         try:
@@ -132,6 +133,7 @@ class Keyring:
             if refusal_of(error) is None:
                 raise
             raise Unavailable(UNSURE) from None
+        await asyncio.sleep(0)  # what has just been ended does not go on with what it waited for
 
     async def _ask(self) -> None:
         """Forgets what was revoked. Who comes while another asks waits for that answer."""

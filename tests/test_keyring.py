@@ -104,6 +104,36 @@ async def test_what_was_revoked_is_forgotten_with_the_next_question(database: Da
         assert not keyring._held
 
 
+async def test_whoever_was_shut_out_meanwhile_is_told_before_others_may_be_sure(database: Database) -> None:
+    token, clock = await granted(database, Role.READER), Clock()
+    ended: list[str] = []
+    async with ring_of(database, clock) as keyring:
+        await keyring.principal(digest(token))
+        with keyring.held(digest(token), lambda: ended.append("token")):
+            await revoked(database, token)
+            clock.now += TRUSTED
+            await keyring.sure()
+            assert ended == []  # so long a message may pass
+            clock.now += 0.001
+            await keyring.sure()
+            assert ended == ["token"]
+
+
+async def test_nobody_may_be_sure_who_cannot_ask(database: Database) -> None:
+    clock = Clock()
+    async with ring_of(database, clock) as keyring:
+        await keyring.sure()
+        await database.run("alter role im_server connection limit 0")
+        await database.run("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'im_server'")
+        try:
+            await keyring.sure()
+            clock.now += TRUSTED + 0.001
+            with pytest.raises(Unavailable, match="which tokens are revoked"):
+                await keyring.sure()
+        finally:
+            await database.run("alter role im_server connection limit -1")
+
+
 async def test_after_a_long_silence_all_are_asked_about_anew(database: Database) -> None:
     token, other, clock = await granted(database, Role.READER), await granted(database, Role.READER), Clock()
     ended: list[str] = []

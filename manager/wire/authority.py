@@ -138,13 +138,23 @@ class Door:
         """Has `ended` called as soon as the caller may no longer call."""
         return self._keyring.held(caller.credential, ended)
 
+    async def sure(self) -> None:
+        """Before each message of a stream, as before a call; raises Unavailable where nobody can say who may call."""
+        await self._keyring.sure()
+
     async def while_good(self, caller: Caller, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
-        """What comes one by one, for as long as the caller may call; then raises Unauthenticated."""
+        """What comes one by one, for as long as the caller may call; then raises Unauthenticated, or Unavailable where
+        nobody can say."""
         ended = asyncio.Event()
         with self.held(caller, ended.set):
-            async with aclosing(until(ended, items, lambda: Unauthenticated(NO_LONGER))) as coming:
+            async with aclosing(until(ended, self._surely(items), lambda: Unauthenticated(NO_LONGER))) as coming:
                 async for each in coming:
                     yield each
+
+    async def _surely(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
+        async for each in items:
+            await self.sure()
+            yield each
 
 
 class Authority:

@@ -22,9 +22,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from manager import __version__
+from manager.domain.refusals import Unauthenticated
 from manager.pb.version import PROTO_VERSION
 from manager.repository.database import Readers
-from manager.wire.authority import Authority, Caller
+from manager.wire.authority import NO_LONGER, Authority, Caller
 from manager.wire.connect import application
 from manager.wire.guard import Guard
 from manager.wire.headed import Headed
@@ -191,12 +192,19 @@ class Site:
     async def _frames(self, request: Request, last: str) -> AsyncGenerator[bytes, None]:
         """The stream, for as long as whoever asked may ask; then the browser comes again, and is told why not."""
         ended = asyncio.Event()
+
+        async def sure() -> None:
+            if self._stage.authority:
+                await request.state.door.sure()
+            if ended.is_set():
+                raise Unauthenticated(NO_LONGER)
+
         with ExitStack() as known:
             if self._stage.authority:
                 caller: Caller = request.state.caller
                 known.enter_context(self._quota("/live").stream(caller.principal.name))
                 known.enter_context(request.state.door.held(caller, ended.set))
-            async with aclosing(self._live.frames(last, ended)) as frames:
+            async with aclosing(self._live.frames(last, ended, sure)) as frames:
                 async for each in frames:
                     yield each
 

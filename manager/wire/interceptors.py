@@ -218,9 +218,9 @@ def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], around: 
             if door and caller:
                 door.judge(caller, request, context)
                 with quota.stream(caller.principal.name):
-                    await _while_good(door, caller, _send(messages, context, patience))
+                    await _while_good(door, caller, _send(messages, context, patience, door))
             else:
-                await _send(messages, context, patience)
+                await _send(messages, context, patience, None)
             ending = OK
         except Exception as error:
             code, message, details = status_of(error)
@@ -234,7 +234,7 @@ def _stream(behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]], around: 
 
 
 async def _while_good(door: Door, caller: Caller, sending: Coroutine[Any, Any, None]) -> None:
-    """Sends for as long as the caller may call; then raises Unauthenticated."""
+    """Sends for as long as the caller may call; then raises Unauthenticated, or Unavailable where nobody can say."""
     try:
         async with asyncio.timeout(None) as good:
 
@@ -250,8 +250,12 @@ async def _while_good(door: Door, caller: Caller, sending: Coroutine[Any, Any, N
         raise Unauthenticated(NO_LONGER) from None
 
 
-async def _send(messages: AsyncGenerator[Any, None], context: aio.ServicerContext[Any, Any], patience: float) -> None:
+async def _send(
+    messages: AsyncGenerator[Any, None], context: aio.ServicerContext[Any, Any], patience: float, door: Door | None
+) -> None:
     async for message in messages:
+        if door:
+            await door.sure()
         try:
             async with asyncio.timeout(patience):
                 await context.write(message)

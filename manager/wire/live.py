@@ -12,7 +12,7 @@ manager's clock in milliseconds, by which ages are reckoned. Rows and events are
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
@@ -35,6 +35,7 @@ PULSE = 5.0
 EVENTS = 200  # in one frame; a kill of thousands is not read one by one
 
 Json = Mapping[str, object]
+Sure = Callable[[], Awaitable[None]]
 
 
 def row(value: Instance) -> list[object]:
@@ -113,9 +114,9 @@ class Live:
         self._subscribing = subscribing
         self._degraded = degraded
 
-    async def frames(self, last: str, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:
+    async def frames(self, last: str, ended: asyncio.Event, sure: Sure) -> AsyncGenerator[bytes, None]:
         """Until it is ended. `last`: the id of the last frame that the browser has, or nothing; who cannot go on begins
-        anew."""
+        anew. `sure` is asked before each frame but pulses, which tell nothing of the fleet; a refusal is the end."""
         with self._subscribing.one_more():
             place = await self._place(last)
             yield await self._glimpse() if place is None else self._pulse()
@@ -124,9 +125,10 @@ class Live:
                     snapshot = await self._streams.snapshots.get()
                     place = snapshot.place
                     for each in _state(snapshot):
+                        await sure()
                         yield each
                     yield self._pulse()
-                async for each in self._changes(place, ended):
+                async for each in self._changes(place, ended, sure):
                     yield each
             except Exception as error:
                 if refusal_of(error) is None:
@@ -156,7 +158,7 @@ class Live:
             return None
         return place
 
-    async def _changes(self, place: ResumeToken, ended: asyncio.Event) -> AsyncIterator[bytes]:
+    async def _changes(self, place: ResumeToken, ended: asyncio.Event, sure: Sure) -> AsyncIterator[bytes]:
         changes, news = Changes(place=place), asyncio.Event()
 
         async def follow() -> None:
@@ -178,6 +180,7 @@ class Live:
                     due = monotonic() + PULSE
                     yield self._pulse()
                 if news.is_set():
+                    await sure()
                     news.clear()
                     told, changes = changes, Changes(place=changes.place)
                     yield told.frame()
