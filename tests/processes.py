@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 IMCTL = (sys.executable, "-m", "manager")
+BANNER_ENDS = "Ctrl-C stops it"
 PATIENCE = 60.0
 
 
@@ -108,6 +109,6 @@ async def _banner(process: asyncio.subprocess.Process) -> str:
     async with asyncio.timeout(PATIENCE):
         while line := (await process.stderr.readline()).decode():
             lines.append(line)
-            if line.startswith("  Ctrl-C"):
+            if BANNER_ENDS in line:  # in words, or in an entry as JSON
                 break
     return "".join(lines)

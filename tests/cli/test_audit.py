@@ -1,9 +1,14 @@
 """`imctl audit`, as whoever has to rely on it meets it."""
 
+import asyncio
 import json
+import re
 
 from manager.cli.output import Format
+from manager.settings import LogFormat
 from tests.cli.scene import Scene
+from tests.conftest import Database
+from tests.processes import imctl, started
 
 
 async def test_a_whole_trail_is_told_with_its_head_and_a_forged_one_fails(scene: Scene) -> None:
@@ -24,6 +29,55 @@ async def test_a_whole_trail_is_told_with_its_head_and_a_forged_one_fails(scene:
     (forged,) = await scene.runs([["audit", "verify"]], DATABASE_URL=url)
     assert forged.code == 1
     assert f"row {number} of the trail is not as it was written" in forged.err
+
+
+ANEW = """
+do $$ declare last bytea; r record; begin
+    select hash into last from trail_seal;
+    for r in select * from trail order by number loop
+        last := trail_hash(last, r.number, r.at, r.first_revision, r.revision, r.acts);
+        update trail set hash = last where number = r.number;
+    end loop;
+end $$
+"""
+
+
+async def test_a_head_that_a_manager_has_logged_finds_out_who_writes_the_trail_anew(database: Database) -> None:
+    """In words and as JSON: a log that was shipped elsewhere is the witness."""
+    heads = []
+    for form in LogFormat:
+        given = {
+            "DATABASE_URL": database.url,
+            "IM_HTTP": "false",
+            "IM_UPKEEP_INTERVAL": "1",
+            "IM_LOG_FORMAT": form.value,
+        }
+        before = await head(database)
+        async with started("serve", "--bind", "127.0.0.1", "--port", "0", **given) as running:
+            while await head(database) == before:  # until it has registered itself
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(2)  # and has swept once more
+            ended = await running.stop()
+        said = running.said + ended.err
+        told = re.findall(r"the head of the trail is (\d+:[0-9a-f]{64})\b", said)
+        assert told, said
+        heads.append(told[-1])
+    whole = [await imctl("audit", "verify", "--head", each, DATABASE_URL=database.admin) for each in heads]
+    assert [(each.code, each.err) for each in whole] == [(0, "")] * len(heads)
+    await database.run("alter table trail disable trigger user")
+    await database.run("update trail set acts = cast(replace(cast(acts as text), '\"ADD\"', '\"ADE\"') as json)")
+    await database.run(ANEW)
+    await database.run("alter table trail enable trigger user")
+    assert (await imctl("audit", "verify", DATABASE_URL=database.admin)).code == 0  # by itself it is whole again
+    for each in heads:
+        forged = await imctl("audit", "verify", "--head", each, DATABASE_URL=database.admin)
+        assert (forged.code, f"does not lead to {each}" in forged.err) == (1, True)
+
+
+async def head(database: Database) -> int:
+    """The number of the newest row."""
+    number: int = await database.value("select coalesce(max(number), 0) from trail")
+    return number
 
 
 async def test_who_was_denied_is_listed_in_every_format(scene: Scene) -> None:
