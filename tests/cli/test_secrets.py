@@ -1,4 +1,5 @@
-"""Canaries: tokens, a password and keys, looked for in all that a manager and `imctl` say, whatever goes wrong."""
+"""Canaries: tokens, a password and keys, looked for in all that a manager and `imctl` say, whatever goes wrong; over
+both transports, with the log in words and as JSON, and in what auditors see."""
 
 import asyncio
 import base64
@@ -6,9 +7,10 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPSConnection
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,14 +24,16 @@ from manager.domain.principal import Role
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb.fleet_pb2_grpc import FleetServiceStub
 from manager.pb.instance_manager_pb2_grpc import GetServiceStub, SubscribeServiceStub, TryServiceStub
+from manager.settings import LogFormat, Transport
 from tests.conftest import Database, at
 from tests.credentials import bearing, granted
-from tests.processes import Running, imctl, started
+from tests.processes import IMCTL, PATIENCE, Running, environment, imctl, started
 from tests.wire.caller import VERSION
 from tests.wire.fleet import description, request
 
 PASSWORD = "Canary-im-Passwort-8c1f5a7e"
 ROLE = "im_canary"
+A_TOKEN = re.compile(r"imt_[0-9A-Za-z]{49}")  # as a scanner of secrets looks for it
 
 
 @dataclass
@@ -44,22 +48,31 @@ class Canaries:
         self.said.extend((where, str(each)) for each in what)
 
     def found(self) -> Iterator[str]:
-        """Where a canary sings: as it is, the middle of it, or as it travels."""
+        """Where a canary sings: as it is, the middle of it, or as it travels; and where anybody's token is."""
+        said = dict.fromkeys(self.said)
         for name, secret in self.secrets.items():
             middle = secret[len(secret) // 4 : -len(secret) // 4]
             shapes = {secret, middle, quote(secret), base64.b64encode(secret.encode()).decode().rstrip("=")}
-            for where, text in self.said:
+            for where, text in said:
                 if any(each in text for each in shapes):
                     yield f"{name} in {where}: {text[:2000]}"
+        for where, text in said:
+            if A_TOKEN.search(text):
+                yield f"a token in {where}: {text[:2000]}"
 
 
 @dataclass(frozen=True)
 class Aviary:
     """A manager with all of them, and how to talk to it."""
 
+    name: str
     running: Running
     tls: Path
     canaries: Canaries
+
+    def heard(self, where: str, *what: object) -> None:
+        """Keeps what this manager said."""
+        self.canaries.heard(f"{where}, {self.name}", *what)
 
     async def fetch(self, path: str, body: bytes | None = None, **headers: str) -> int:
         """What HTTP answers is heard; the status."""
@@ -75,7 +88,7 @@ class Aviary:
                 connection.request("GET" if body is None else "POST", path, body, named)
                 answer = connection.getresponse()
                 kept = [(name, value) for name, value in answer.getheaders() if name.lower() != "set-cookie"]
-                self.canaries.heard(f"HTTP {path}", kept, answer.read(200_000).decode(errors="replace"))
+                self.heard(f"HTTP {path}", kept, answer.read(200_000).decode(errors="replace"))
                 return answer.status
             except (OSError, HTTPException):
                 return 0
@@ -85,11 +98,13 @@ class Aviary:
         return await asyncio.to_thread(asked)
 
     async def call(self, answering: Any) -> Any:
-        """The answer; how a call ended otherwise is heard."""
+        """The answer, or how a call ended without one; either is heard."""
         try:
-            return await answering
+            answer = await answering
+            self.heard("an answer", answer)
+            return answer
         except aio.AioRpcError as error:
-            self.canaries.heard("gRPC", error.code(), error.details(), error.trailing_metadata())
+            self.heard("gRPC", error.code(), error.details(), error.trailing_metadata())
             return error.code()
 
 
@@ -113,11 +128,14 @@ def tls(tmp_path: Path, canaries: Canaries) -> Path:
     return tmp_path
 
 
-def variables(database: Database, tls: Path) -> Mapping[str, str]:
+def variables(
+    database: Database, tls: Path, transport: Transport = Transport.GRPCIO, form: LogFormat = LogFormat.TEXT
+) -> Mapping[str, str]:
     """Of a manager with TLS that asks who calls."""
     url = at(database.admin, database=database.name, user=ROLE, password=PASSWORD)
     files = {"IM_TLS_CERT": str(tls / "server.pem"), "IM_TLS_KEY": str(tls / "server.key")}
-    return {"DATABASE_URL": url, "IM_AUTH": "true", "IM_TRANSPORT": "grpcio", "IM_REFLECTION": "true", **files}
+    kind = {"IM_TRANSPORT": transport.value, "IM_LOG_FORMAT": form.value}
+    return {"DATABASE_URL": url, "IM_AUTH": "true", "IM_REFLECTION": "true", **kind, **files}
 
 
 def cmdlines(pid: int) -> Iterator[str]:
@@ -129,8 +147,9 @@ def cmdlines(pid: int) -> Iterator[str]:
                 yield from cmdlines(int(child))
 
 
-async def sing(it: Aviary, token: str, reader: str) -> None:
+async def sing(it: Aviary, tokens: Mapping[Role, str]) -> None:
     """Shows them wherever something can be shown, rightly and wrongly."""
+    token = tokens[Role.ADMIN]
     trusted = grpc.ssl_channel_credentials((it.tls / "ca.pem").read_bytes())
     async with aio.secure_channel(it.running.address, trusted) as channel:
         tries, gets = TryServiceStub(channel), GetServiceStub(channel)
@@ -139,8 +158,9 @@ async def sing(it: Aviary, token: str, reader: str) -> None:
         await it.call(added)
         own = dict(await added.trailing_metadata() or ()).get("instance_token", "")
         if own:  # none while the database is away
-            it.canaries.secrets["instance's token"] = str(own)
-        for shown in (ours, (*VERSION, *bearing(str(own))), (*VERSION, *bearing(reader)), VERSION):
+            it.canaries.secrets[f"token of {mine.instance_id}"] = str(own)
+        for each in (*tokens.values(), str(own), ""):
+            shown = (*VERSION, *bearing(each))
             await it.call(tries.TryHealthCheck(request(mine.instance_id), metadata=shown, timeout=10))
             await it.call(gets.GetAllInstances(pb.InstanceFilter(), metadata=shown, timeout=10))
             await it.call(
@@ -156,7 +176,7 @@ async def sing(it: Aviary, token: str, reader: str) -> None:
             shown = (*VERSION, ("authorization", value))
             await it.call(gets.GetInstance(request(mine.instance_id), metadata=shown, timeout=10))
         await it.call(tries.TryKillInstance(pb.KillRequest(instance_id=mine.instance_id), metadata=ours, timeout=10))
-    for value in (f"Bearer {token}", *wrong, ""):
+    for value in (f"Bearer {token}", f"Bearer {tokens[Role.OPERATOR]}", *wrong, ""):
         for path in ("/", "/healthz", "/metrics", "/sd/prometheus", "/events", "/console/app.js"):
             await it.fetch(path, authorization=value)
         body = json.dumps({"instance_id": mine.instance_id}).encode()
@@ -166,33 +186,82 @@ async def sing(it: Aviary, token: str, reader: str) -> None:
         await it.fetch("/session", json.dumps({"token": value}).encode())
 
 
+async def run_a_command(it: Aviary, registrar: str) -> None:
+    """`imctl run`, whose command has a token of its own."""
+    near = {"IM_TOKEN": registrar, "IM_ADDRESS": it.running.address, "IM_TLS_CA": str(it.tls / "ca.pem")}
+    process = await asyncio.create_subprocess_exec(
+        *(*IMCTL, "run", "--type", "VLLM", "--quiet", "--", "sh", "-c", 'echo "$IM_TOKEN"; exec sleep 60'),
+        env=environment(**near),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        own = (await process.stdout.readline()).decode().strip()
+        assert A_TOKEN.fullmatch(own)
+        it.canaries.secrets["token of a command"] = own
+        lines = list(cmdlines(process.pid))
+        process.terminate()
+        out, err = await process.communicate()
+    assert len(lines) > 1
+    it.heard("cmdline of imctl run", *lines)
+    it.heard("imctl run", out.decode(), err.decode())
+
+
+async def views(database: Database) -> list[tuple[str, str]]:
+    """All that auditors see."""
+    rows = await database.run("select viewname from pg_views where schemaname = 'audit' order by 1")
+    told = [
+        (each[0], row[0])
+        for each in rows
+        for row in await database.run(f"select cast(v as text) from audit.{each[0]} v")
+    ]
+    assert {"acts", "denied_calls", "events", "instances"} <= {name for name, _ in told}
+    return told
+
+
 async def test_no_secret_is_in_what_a_manager_says_whatever_goes_wrong(
     database: Database, tls: Path, canaries: Canaries
 ) -> None:
-    tokens = {role: await granted(database, role) for role in (Role.ADMIN, Role.READER)}
+    tokens: dict[Role, str] = {role: await granted(database, role) for role in Role if role is not Role.INSTANCE}
     canaries.secrets |= {str(role): token for role, token in tokens.items()}
-    given = variables(database, tls)
-    async with started("serve", "--bind", "127.0.0.1", "--port", "0", "--http-port", "0", **given) as running:
-        canaries.heard("banner", running.said)
-        canaries.heard("cmdline", *cmdlines(running.process.pid))
-        it = Aviary(running, tls, canaries)
-        await sing(it, tokens[Role.ADMIN], tokens[Role.READER])
+    async with AsyncExitStack() as stack:
+
+        async def one(transport: Transport, form: LogFormat) -> Aviary:
+            given = variables(database, tls, transport, form)
+            starting = started("serve", "--bind", "127.0.0.1", "--port", "0", "--http-port", "0", **given)
+            return Aviary(f"{transport}, {form}", await stack.enter_async_context(starting), tls, canaries)
+
+        # all at once: it is their waiting that takes its time
+        all_kinds = await asyncio.gather(*(one(*each) for each in product(Transport, LogFormat)))
+        for it in all_kinds:
+            it.heard("banner", it.running.said)
+            it.heard("cmdline", *cmdlines(it.running.process.pid))
+
+        async def all_sing() -> None:
+            await asyncio.gather(*(sing(it, tokens) for it in all_kinds))
+
+        await asyncio.gather(all_sing(), run_a_command(all_kinds[0], tokens[Role.REGISTRAR]))
         for table in ("token", "instance_version", "event"):  # faults of ours, with a traceback each
             await database.run(f"alter table {table} rename to hidden")
-            await sing(it, tokens[Role.ADMIN], tokens[Role.READER])
+            await all_sing()
             await database.run(f"alter table hidden rename to {table}")
         await database.run(f"alter role {ROLE} connection limit 0")  # the database is away
         await database.run(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{ROLE}'")
         await asyncio.sleep(6)  # until nobody is trusted any more
-        await sing(it, tokens[Role.ADMIN], tokens[Role.READER])
+        await all_sing()
         await database.run(f"alter role {ROLE} connection limit -1 password 'another'")  # and does not know us any more
         await asyncio.sleep(2)
-        await sing(it, tokens[Role.ADMIN], tokens[Role.READER])
-        ended = await running.stop()
-        canaries.heard("log", ended.err)
-    assert "incident" in ended.err
-    assert "Traceback" in ended.err
-    assert len(canaries.said) > 200
+        await all_sing()
+        for it, ended in zip(
+            all_kinds, await asyncio.gather(*(each.running.stop() for each in all_kinds)), strict=True
+        ):
+            it.heard("log", ended.err)
+            assert "incident" in ended.err, it.name
+            assert "Traceback" in ended.err, it.name
+    for view, row in await views(database):
+        canaries.heard(f"audit.{view}", row)
+    assert len(canaries.said) > 800
     assert list(canaries.found()) == []
 
 
@@ -233,8 +302,11 @@ async def test_no_secret_is_in_what_imctl_says_or_in_its_arguments(
     assert list(canaries.found()) == []
 
 
-async def test_no_secret_is_in_the_arguments_of_workers(database: Database, tls: Path, canaries: Canaries) -> None:
-    given = {**variables(database, tls), "IM_WORKERS": "2", "IM_HTTP": "false"}
+@pytest.mark.parametrize(("transport", "form"), list(zip(Transport, LogFormat, strict=True)))
+async def test_no_secret_is_in_the_arguments_of_workers(
+    database: Database, tls: Path, canaries: Canaries, transport: Transport, form: LogFormat
+) -> None:
+    given = {**variables(database, tls, transport, form), "IM_WORKERS": "2", "IM_HTTP": "false"}
     async with started("serve", "--bind", "127.0.0.1", "--port", "0", **given) as running:
         lines = list(cmdlines(running.process.pid))
         canaries.heard("cmdline", *lines)
