@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tests.fuzz.answers import texts
 from tests.wire.caller import LEAK, TOKEN
 
 # beside what `tests.wire.caller` looks for: exceptions of libraries, and where they were raised
@@ -13,6 +14,11 @@ OF_PYTHON = re.compile(
 )
 # what is the caller's own: the version that it says it speaks, cut to a hash's length
 SPOKEN = re.compile(r"(?<=and the call came with ).{1,64}(?=: generate)")
+# what gRPC's own server says of a path that is no UTF-8, see docs/security.md, and what it repeats of what it was sent:
+# a number, and the last words of a client's goodbye
+OF_GRPCIO = re.compile(
+    r"'utf-8' codec can't decode byte 0x\w\w in position \d+: [\w ]+|0x[0-9a-f]{8}, got byte|Debug Text: .*", re.DOTALL
+)
 LONGEST = 600
 
 
@@ -31,12 +37,23 @@ class Judge:
     secrets: tuple[bytes, ...] = ()
     codes: Counter[str] = field(default_factory=Counter)
     size: int = 0  # bytes that were looked at
+    texts: int = 0  # that bad connections were told
 
     def answer(self, what: object, content: bytes) -> None:
         """Anything that came back."""
         self.size += len(content)
         for each in self.secrets:
             assert each not in content, f"a secret was shown: {each[:8]!r}... to {what!r}"
+
+    def connection(self, what: object, heard: bytes) -> None:
+        """All that a bad connection was answered; of what stands in it as text, nothing shows our inside."""
+        self.answer(what, heard)
+        for text in texts(heard):
+            self.texts += 1
+            self.answer(what, text.encode())
+            shown = leak(OF_GRPCIO.sub("", text))
+            assert shown is None, f"{shown!r} in {text!r}, to {what!r}"
+            assert "incident" not in text, f"a fault of ours: {text!r}, to {what!r}"
 
     def refusal(self, what: object, code: str, text: str) -> None:
         """How a call was refused."""
