@@ -21,6 +21,7 @@ from manager.settings import Transport
 from manager.wire.authority import Authority
 from manager.wire.http import Site
 from manager.wire.interceptors import Gate
+from manager.wire.limits import Limits
 from manager.wire.rights import ABOUT, PUBLIC, RIGHTS, Whose
 from tests.credentials import bearing, granted, revoked
 from tests.wire.asker import ask, live
@@ -121,7 +122,7 @@ async def test_all_that_is_served_is_in_the_table_or_public(guarded: Guarded) ->
             return grpc.unary_unary_rpc_method_handler(handler)
 
     stage: Any = Stage()
-    stage.handlers, stage.names = Everything(), ()
+    stage.handlers, stage.names, stage.limits = Everything(), (), Limits()
     for each in Site(stage).application().routes:
         assert isinstance(each, (Route, Mount))
         if not each.path.startswith(("/instance_manager.", "/stats_service.")):  # these go through the gate
