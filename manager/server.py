@@ -39,7 +39,7 @@ from manager.repository.doorbell import Doorbell
 from manager.repository.migrations import require
 from manager.safeguards import Safeguards
 from manager.samples import Samples
-from manager.settings import Settings
+from manager.settings import Settings, Transport
 from manager.snapshots import Snapshots
 from manager.standing import Lately, Standing
 from manager.turns import Turns
@@ -131,7 +131,9 @@ async def _serve(
     subscribing = Subscribing(rooms.streams, meters.sent.inc)
     quotas = Quotas(settings)
     tls = tls_of(settings)
-    transport = settings.transport or usual(alone=safety.is_local(settings) and not tls)
+    transport = settings.transport or usual()
+    if supervisor is None or supervisor.worker == 1:  # one line, and not one of each worker
+        _warn(settings, transport)
     about = {"proto_version": PROTO_VERSION, "transport": transport}
     meters.read(about, (*_readings(settings, rooms, subscribing, safeguards), *quotas.readings()))
     keyring = Keyring(rooms.readers, most=settings.tokens_known) if settings.auth else None
@@ -209,6 +211,16 @@ def _give_up(lanes: Sequence[asyncio.Task[None]]) -> None:
         log.warning("the database does not answer: what waits for it is left undone")
         for each in left:
             each.cancel()
+
+
+def _warn(settings: Settings, transport: Transport) -> None:
+    """Where strangers reach what they can wear out, and nobody has chosen that."""
+    if transport is Transport.GRPCIO and settings.transport is None and not safety.is_local(settings):
+        log.warning(
+            "gRPC's own server serves %s, and what strangers cost it has no bound: pip install"
+            " 'instance-manager[native]', or choose it by --transport grpcio; see docs/security.md",
+            ", ".join(each for each in settings.bind if not safety.loopback(each)),
+        )
 
 
 async def _listen(settings: Settings, web: Web, listener: Listener) -> tuple[list[str], list[str]]:

@@ -41,7 +41,9 @@ Workers = Annotated[
 
 TransportOption = Annotated[
     Transport | None,
-    typer.Option("--transport", help="What carries the calls; native, an extra, is the usual one on the loopback."),
+    typer.Option(
+        "--transport", help="What carries the calls; native, an extra, where it is installed and none is chosen."
+    ),
 ]
 
 Insecure = Annotated[

@@ -36,10 +36,8 @@ class Server(Protocol):
         """Takes no more calls, and ends those that are still open after the grace, in seconds."""
 
 
-def usual(*, alone: bool) -> Transport:
-    """Where nobody chose one: native for clients on this machine alone and in the clear, if it is installed."""
-    if not alone:
-        return Transport.GRPCIO
+def usual() -> Transport:
+    """Where nobody chose one: native, if it is installed."""
     try:
         importlib.import_module("manager.wire.native")
     except ImportError:

@@ -158,7 +158,7 @@ async def test_a_manager_and_imctl_talk_by_what_was_made(database: Database, tmp
     assert entry.code == 0, entry.err
     serves = {
         "IM_AUTH": "true", "IM_TLS_CERT": str(folder / "server.pem"), "IM_TLS_KEY": str(folder / "server.key"),
-        "IM_TLS_CLIENT_CA": str(folder / "ca.pem"), "IM_TRANSPORT": "grpcio",
+        "IM_TLS_CLIENT_CA": str(folder / "ca.pem"),
     }  # fmt: skip
     everywhere = ("serve", "--port", "0", "--bind", "0.0.0.0")
     async with started(*everywhere, DATABASE_URL=database.url, **serves) as running:

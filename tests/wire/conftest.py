@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def transport(request: pytest.FixtureRequest) -> Transport:
     """What carries the calls."""
     chosen: Transport | None = getattr(request, "param", Settings().transport)
-    return chosen or usual(alone=True)
+    return chosen or usual()
 
 
 @pytest.fixture(scope="module")

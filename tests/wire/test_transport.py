@@ -1,19 +1,23 @@
 """The seam: every transport has a server, and one that is not installed is named with what to do."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.request import urlopen
 
 import grpc
 import ngh2
 import pytest
 from grpc import aio
 
-from manager.settings import Transport
+from manager.settings import Settings, Transport
 from manager.wire.listener import OPTIONS
+from manager.wire.ports import EVERY_IPV4
 from manager.wire.transport import SERVERS, NotInstalled, server, usual
+from tests.conftest import serving
 from tests.wire.raw import Raw, connected, framed
 
 PATH = "/test.Test/Wait"
@@ -29,11 +33,45 @@ def test_a_transport_that_is_not_installed_is_refused_with_what_to_do(monkeypatc
         server(Transport.NATIVE, {}, (*OPTIONS, ("grpc.so_reuseport", 0)))
 
 
-def test_this_machine_alone_is_served_by_native_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert usual(alone=True) is Transport.NATIVE
-    assert usual(alone=False) is Transport.GRPCIO
+@pytest.mark.parametrize("bind", ["127.0.0.1", EVERY_IPV4])
+async def test_native_serves_any_address_where_it_is_installed_and_none_is_chosen(
+    settings: Settings, bind: str
+) -> None:
+    assert usual() is Transport.NATIVE
+    assert await carrier(settings, bind) == "native"
+
+
+WARNED = re.compile(r"serves 0\.0\.0\.0, .* pip install 'instance-manager\[native\]', .* see docs/security\.md$")
+
+
+@pytest.mark.parametrize(
+    ("bind", "chosen", "warned"),
+    [(EVERY_IPV4, None, 1), (EVERY_IPV4, Transport.GRPCIO, 0), ("127.0.0.1", None, 0)],
+)
+async def test_where_strangers_reach_grpc_s_own_server_and_nobody_chose_it_there_is_a_warning(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    bind: str,
+    chosen: Transport | None,
+    warned: int,
+) -> None:
     _uninstall(monkeypatch)
-    assert usual(alone=True) is Transport.GRPCIO
+    assert await carrier(settings, bind, chosen) == "grpcio"
+    told = [each.getMessage() for each in caplog.records if each.name == "manager.server"]
+    assert len(told) == warned
+    assert all(map(WARNED.search, told))
+
+
+async def carrier(settings: Settings, bind: str, chosen: Transport | None = None) -> str:
+    """What carries the calls of a manager, by what it says of itself."""
+    more = {"bind": (bind,), "transport": chosen, "insecure_i_know": True}
+    async with serving(settings.model_copy(update=more)) as started:
+        port = started.http[0].rpartition(":")[2]
+        with await asyncio.to_thread(urlopen, f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            found = re.search(r'im_build_info\{.*transport="(\w+)"', answer.read().decode())
+    assert found
+    return found[1]
 
 
 def _uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
