@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz.attack SECONDS A_SECOND GRPC HTTP KINDS...`: bad connections to both ports, at a steady pace.
+"""`python -m tests.fuzz.attack SECONDS A_SECOND GRPC HTTP TRANSPORT [CA]`: bad connections to both ports, at one pace.
 
 A process of its own, so that it is the manager that is measured beside it, and not the one who measures.
 """
@@ -6,24 +6,27 @@ A process of its own, so that it is the manager that is measured beside it, and 
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
-from tests.fuzz import frames, requests
+from manager.settings import Transport
 from tests.fuzz.amount import chance
+from tests.fuzz.crowd import crowd
 from tests.fuzz.judge import Judge
-from tests.fuzz.strangers import visits
+from tests.fuzz.strangers import Stranger, visits
 
 
-async def attack(seconds: float, a_second: float, ports: tuple[int, int], kinds: list[str]) -> None:
-    """For so long; in turns gRPC's port and HTTP's. Afterwards what was answered is judged: it is not to be in the way
-    of those who are measured. What the manager must keep to itself only the test knows that began this."""
+async def attack(seconds: float, a_second: float, crowds: Mapping[int, Mapping[str, Stranger]]) -> None:
+    """For so long; to the ports in turns. Afterwards what was answered is judged: it is not to be in the way of those
+    who are measured. What the manager must keep to itself only the test knows that began this."""
     random, loop = chance("attack"), asyncio.get_running_loop()
     visiting = []
     end, number = loop.time() + seconds, 0
     async with asyncio.TaskGroup() as group:
         while loop.time() < end:
-            known = {name: frames.KINDS[name] for name in kinds} if number % 2 == 0 else requests.KINDS
-            name = random.choice(list(known))
-            visiting.append(group.create_task(visits(ports[number % 2], {name: known[name]}, 1, random)))
+            port = list(crowds)[number % len(crowds)]
+            name = random.choice(list(crowds[port]))
+            visiting.append(group.create_task(visits(port, {name: crowds[port][name]}, 1, random)))
             number += 1
             await asyncio.sleep(1 / a_second)
     judge = Judge()
@@ -35,5 +38,7 @@ async def attack(seconds: float, a_second: float, ports: tuple[int, int], kinds:
 
 if __name__ == "__main__":
     os.nice(10)
-    lasting, pace, grpc, http, *names = sys.argv[1:]
-    asyncio.run(attack(float(lasting), float(pace), (int(grpc), int(http)), names))
+    lasting, pace, grpc, http, transport, *ca = sys.argv[1:]
+    ports = {int(grpc): "grpc", int(http): "http"}
+    crowds = {each: crowd(side, Transport(transport), Path(*ca) if ca else None) for each, side in ports.items()}
+    asyncio.run(attack(float(lasting), float(pace), crowds))

@@ -3,9 +3,11 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from random import Random
+from typing import TypeAlias
 
 from tests.fuzz.frames import Script
 
@@ -14,22 +16,40 @@ LINGERS = 0.3  # seconds for an answer
 PATIENCE = 5.0  # seconds for it to take what is sent
 
 
-async def visit(port: int, script: Script, random: Random) -> bytes:
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Opening: TypeAlias = Callable[[int, Random], Awaitable[Streams]]
+
+
+async def in_the_clear(port: int, _random: Random) -> Streams:
+    """A connection to the port, over which nothing has gone."""
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """What he says, and how he comes in."""
+
+    script: Callable[[Random], Script]
+    opened: Opening = in_the_clear
+
+
+async def visit(port: int, stranger: Stranger, random: Random) -> bytes:
     """One of them, up to its end; what it was answered."""
     heard = b""
     with suppress(OSError, asyncio.TimeoutError):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await stranger.opened(port, random)
         try:
             async with asyncio.timeout(PATIENCE):
-                for piece in script:
+                for piece in stranger.script(random):
                     writer.write(piece)
                     await writer.drain()
                     if random.random() < 0.2:
                         await asyncio.sleep(0.01)
                 heard = await _heard(reader, writer, random.choice(("at once", "it ends", "a while", "a while")))
         finally:
-            if random.random() < 0.5:  # gone without a goodbye
-                taken: socket.socket = writer.get_extra_info("socket")
+            taken: socket.socket | None = writer.get_extra_info("socket")  # within TLS none where it is gone already
+            if random.random() < 0.5 and taken:  # gone without a goodbye
                 with suppress(OSError):
                     taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort() if random.random() < 0.5 else writer.close()
@@ -49,18 +69,16 @@ async def _heard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unt
     return bytes(heard)
 
 
-async def visits(
-    port: int, kinds: Mapping[str, Callable[[Random], Script]], count: int, random: Random
-) -> list[tuple[str, bytes]]:
+async def visits(port: int, strangers: Mapping[str, Stranger], count: int, random: Random) -> list[tuple[str, bytes]]:
     """So many, some at once, the kinds in turns; what each was answered."""
     answers: list[tuple[str, bytes]] = []
     room = asyncio.Semaphore(AT_ONCE)
-    names = list(kinds)
+    names = list(strangers)
 
     async def one(number: int) -> None:
         async with room:
             name, own = names[number % len(names)], Random(f"{random.random()}")
-            answers.append((name, await visit(port, kinds[name](own), own)))
+            answers.append((name, await visit(port, strangers[name], own)))
 
     async with asyncio.TaskGroup() as group:
         for number in range(count):

@@ -7,10 +7,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import manager
+from manager import certificates
 from manager.domain.principal import Role
 from manager.settings import Transport
 from tests.conftest import Database
@@ -32,13 +34,14 @@ PATIENT |= {"IM_AWAY_AFTER": "5", "IM_DRIFT_AFTER": "2", "IM_CHECK_PATIENCE": "2
 
 @dataclass
 class Target:
-    """One manager. `token` is a good one of the role admin."""
+    """One manager. `token` is a good one of the role admin; `ca` is whose certificate it shows, where it has TLS."""
 
     manager: Manager
     token: str
     http: str
     judge: Judge
     transport: Transport
+    ca: Path | None = None
 
     @property
     def grpc(self) -> str:
@@ -82,17 +85,29 @@ def secrets(database: Database, *more: str) -> tuple[bytes, ...]:
     return tuple(each.encode() for each in (str(at.password), database.name, place, *folders, *more))
 
 
+def sealed(folder: Path) -> dict[str, str]:
+    """The settings of TLS, with an authority and a certificate of its own in that folder."""
+    by = certificates.authority("test")
+    by.write(folder, "ca")
+    certificates.for_server(by, ["127.0.0.1"], timedelta(days=1)).write(folder, "server")
+    return {"IM_TLS_CERT": str(folder / "server.pem"), "IM_TLS_KEY": str(folder / "server.key")}
+
+
 @asynccontextmanager
-async def target(database: Database, transport: Transport) -> AsyncIterator[Target]:
-    """One, up to its end: it stops as it is asked to, and was without a fault all the while."""
+async def target(database: Database, transport: Transport, tls: Path | None = None) -> AsyncIterator[Target]:
+    """One, up to its end: it stops as it is asked to, and was without a fault all the while.
+
+    With TLS where there is a folder for its files.
+    """
     token = await granted(database, Role.ADMIN)
     settings = {"IM_TRANSPORT": transport.value, "IM_AUTH": "true", "IM_HTTP_PORT": "0", **PATIENT}
+    settings |= sealed(tls) if tls else {}
     one = Manager(database.url, variables=settings)
     try:
         await one.start()
         found = re.search(r"console +https?://(127\.0\.0\.1:\d+)", one.said())
         assert found, one.said()
-        it = Target(one, token, found[1], Judge(secrets(database, token)), transport)
+        it = Target(one, token, found[1], Judge(secrets(database, token)), transport, tls and tls / "ca.pem")
         yield it
         it.check()
         assert await one.stop() == 0

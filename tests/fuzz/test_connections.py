@@ -2,9 +2,8 @@
 no fault; and others are answered meanwhile."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from time import monotonic
 
@@ -14,31 +13,21 @@ from manager.ids import new_id
 from manager.pb import instance_manager_pb2 as pb
 from manager.settings import Transport
 from tests.credentials import bearing
-from tests.fuzz import frames, requests
 from tests.fuzz.amount import CONNECTIONS, LONG, chance
-from tests.fuzz.frames import Script
-from tests.fuzz.strangers import visits
+from tests.fuzz.crowd import crowd, half_way
+from tests.fuzz.strangers import Stranger, visits
 from tests.fuzz.target import OWN, Target
 from tests.wire.caller import VERSION, calling
 
 PATIENCE = 10.0
-# gRPC's own parser keeps 60 bytes for each byte that names a header of its table, until it says that they are too many
-BEYOND_GRPCIO = ("header_bomb",)
-
-
-def kinds_for(it: Target, side: str) -> Mapping[str, Callable[[Random], Script]]:
-    """What a port is tried with."""
-    if side == "http":
-        return requests.KINDS
-    skipped = BEYOND_GRPCIO if it.transport is Transport.GRPCIO else ()
-    return {name: each for name, each in frames.KINDS.items() if name not in skipped}
 
 
 @asynccontextmanager
 async def somebody_else(it: Target) -> AsyncIterator[list[float]]:
     """A client of good will, whose every health check is answered; how long each took."""
     took: list[float] = []
-    async with calling(it.grpc, (*VERSION, *bearing(it.token))) as caller:
+    trusted = it.ca.read_bytes() if it.ca else None
+    async with calling(it.grpc, (*VERSION, *bearing(it.token)), trusted) as caller:
         one = pb.InstanceDescription(instance_id=str(new_id()), instance_type=pb.CHROME_BROWSER)
         assert (await caller.tries.TryAddInstance(one)).value
 
@@ -63,7 +52,7 @@ async def somebody_else(it: Target) -> AsyncIterator[list[float]]:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("side", ["grpc", "http"])
 async def test_bad_connections_hurt_nobody_but_themselves(it: Target, side: str) -> None:
-    kinds = kinds_for(it, side)
+    kinds = crowd(side, it.transport, it.ca)
     async with somebody_else(it) as took:
         files = it.manager.open_files()
         before = it.judge.texts
@@ -86,12 +75,12 @@ FOR = 75.0 if LONG else 1.0  # seconds; the first are enough for every connectio
 @pytest.mark.parametrize("side", ["grpc", "http"])
 async def test_connections_that_are_held_open_half_way_hurt_nobody(it: Target, side: str) -> None:
     random, files = chance("held", side), it.manager.open_files()
-    module = requests if side == "http" else frames
     async with somebody_else(it) as took, AsyncExitStack() as stack:
         grpcio = side == "grpc" and it.transport is Transport.GRPCIO
-        for number in range(min(HELD, BY_GRPCIO) if grpcio else HELD):
-            script = module.cut_off(random) if number % 2 else module.never_read(random)
-            await stack.enter_async_context(held(it.port(http=side == "http"), script))
+        idlers = half_way(side, it.ca)
+        for each in idlers:  # whoever is given up soonest comes last
+            for _ in range((min(HELD, BY_GRPCIO) if grpcio else HELD) // len(idlers)):
+                await stack.enter_async_context(held(it.port(http=side == "http"), each, random))
         await asyncio.sleep(FOR)
         peak, still = it.peak, it.manager.open_files() - files
         if LONG and side == "http":
@@ -104,11 +93,12 @@ async def test_connections_that_are_held_open_half_way_hurt_nobody(it: Target, s
 
 
 @asynccontextmanager
-async def held(port: int, script: list[bytes]) -> AsyncIterator[None]:
-    """A connection that says this and then nothing, and reads nothing."""
-    with socket.socket() as one:
-        one.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", port))
-        with suppress(OSError):
-            one.send(b"".join(script))
+async def held(port: int, stranger: Stranger, random: Random) -> AsyncIterator[None]:
+    """A connection of somebody who says what he says and then nothing, and reads nothing."""
+    _, writer = await stranger.opened(port, random)
+    writer.transport.pause_reading()  # type: ignore[attr-defined] # a stream's transport does both
+    writer.writelines(stranger.script(random))
+    try:
         yield
+    finally:
+        writer.transport.abort()

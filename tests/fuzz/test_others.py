@@ -13,7 +13,7 @@ import pytest
 
 from tests.fuzz.amount import LONG
 from tests.fuzz.target import Target
-from tests.fuzz.test_connections import kinds_for, somebody_else
+from tests.fuzz.test_connections import somebody_else
 
 ROOT = Path(__file__).parents[2]
 PAIRS = 7 if LONG else 1
@@ -31,7 +31,8 @@ async def attack(it: Target) -> None:
     """Bad connections to both ports."""
     ports = (str(it.port(http=each)) for each in (False, True))
     lasting, pace = str(SECONDS + STARTS), str(A_SECOND)
-    command = (sys.executable, "-m", "tests.fuzz.attack", lasting, pace, *ports, *kinds_for(it, "grpc"))
+    where = (*ports, it.transport, *([str(it.ca)] if it.ca else []))
+    command = (sys.executable, "-m", "tests.fuzz.attack", lasting, pace, *where)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
     try:
         assert await process.wait() == 0
