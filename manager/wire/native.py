@@ -9,7 +9,7 @@ from typing import Any
 
 from manager.wire.http2 import Connection
 from manager.wire.manners import Manners
-from manager.wire.ports import accepting
+from manager.wire.ports import Sealing, accepting
 from manager.wire.tls import Tls
 
 EVERY = "::"
@@ -57,9 +57,8 @@ class Server:
     async def start(self) -> None:
         """Takes calls from now on."""
         for one, context in self._sockets:
-            within = self._manners.handshake if context else None
-            limits = {"ssl_handshake_timeout": within, "ssl_shutdown_timeout": within}
-            self._listening.append(await accepting(self._connected, one, BACKLOG, ssl=context, **limits))
+            met = Sealing(self._connected, context, self._manners.handshake) if context else self._connected
+            self._listening.append(await accepting(met, one, BACKLOG))
 
     def _connected(self) -> Connection:
         return Connection(self._handlers, self._manners, self._connections)

@@ -5,6 +5,8 @@ import errno
 import logging
 import resource
 import socket
+import ssl
+from asyncio import sslproto
 from collections.abc import Callable, Sequence
 from time import monotonic
 from types import TracebackType
@@ -17,6 +19,7 @@ log = logging.getLogger(__name__)
 EVERY, EVERY_IPV4 = "[::]", "0.0.0.0"  # noqa: S104 - what the operator asked for; the second where there is no IPv6
 
 
+HANDSHAKES = 1000
 TOLD_EVERY = 10.0  # seconds
 told_at = float("-inf")
 
@@ -36,9 +39,70 @@ def _ours(record: logging.LogRecord) -> bool:
 logging.getLogger("asyncio").addFilter(_ours)
 
 
-async def accepting(
-    protocol: Callable[[], asyncio.BaseProtocol], one: socket.socket, backlog: int, **options: Any
-) -> asyncio.Server:
+class Sealed(sslproto.SSLProtocol):
+    """TLS of one connection.
+
+    asyncio would keep a quarter of a mebibyte ready for each, before its client has said a word. What is read into is
+    emptied at once, so that all of a port share it.
+    """
+
+    max_size = 16 * 1024  # bytes that are opened at once: a record
+
+    def __init__(self, protocol: asyncio.BaseProtocol, sealing: "Sealing") -> None:
+        loop = asyncio.get_running_loop()
+        made = loop.create_future()
+        made.add_done_callback(lambda done: sealing.ended(self, done))
+        super().__init__(
+            loop,
+            protocol,
+            sealing.context,
+            made,
+            server_side=True,
+            ssl_handshake_timeout=sealing.within,  # type: ignore[arg-type] # whole seconds, says typeshed, and is wrong
+            ssl_shutdown_timeout=sealing.within,
+        )
+        self._ssl_buffer, self._ssl_buffer_view = sealing.read, memoryview(sealing.read)
+        self._begins = sealing.begins
+
+    def connection_made(self, transport: Any) -> None:
+        """As asyncio calls it."""
+        self.give_up = transport.abort
+        self._begins(self)
+        super().connection_made(transport)
+
+
+class Sealing:
+    """TLS for whoever comes to a port. `within`: seconds for a handshake, and for a goodbye.
+
+    Of handshakes that are under way there are HANDSHAKES at most: whoever has been at it longest makes room for the
+    next, since those who mean it are done in a moment.
+    """
+
+    def __init__(self, protocol: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext, within: float) -> None:
+        self.context, self.within = context, within
+        self.read = bytearray(Sealed.max_size)
+        self._protocol = protocol
+        self._under_way: dict[Sealed, None] = {}  # in the order in which they came
+
+    def __call__(self) -> Sealed:
+        """For one more connection."""
+        return Sealed(self._protocol(), self)
+
+    def begins(self, one: Sealed) -> None:
+        """A handshake has begun."""
+        if len(self._under_way) >= HANDSHAKES:
+            first = next(iter(self._under_way))
+            del self._under_way[first]
+            first.give_up()
+        self._under_way[one] = None
+
+    def ended(self, one: Sealed, how: asyncio.Future[None]) -> None:
+        """It is done, or will never be."""
+        how.exception()  # which is the client's affair, and nobody else's to hear of
+        self._under_way.pop(one, None)
+
+
+async def accepting(protocol: Callable[[], asyncio.BaseProtocol], one: socket.socket, backlog: int) -> asyncio.Server:
     """A server on a socket that is bound; so many connections may wait for it.
 
     They are taken one a turn of the loop: as many as asyncio would take in a turn it tries in vain, and tries again for
@@ -47,7 +111,7 @@ async def accepting(
     # connections inherit it; asyncio sees to it only where a socket was made as TCP's by number, and without it the
     # second piece of an answer waits 40 ms until the first is acknowledged
     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    made = await asyncio.get_running_loop().create_server(protocol, sock=one, backlog=1, **options)
+    made = await asyncio.get_running_loop().create_server(protocol, sock=one, backlog=1)
     one.listen(backlog)
     return made
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from asyncio import sslproto
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,6 @@ from manager.settings import Settings
 
 ALPN = "h2"
 NAMES = "x509_subject_alternative_name"  # as gRPC calls them
-
-# asyncio keeps so much ready for each connection, a quarter of a mebibyte of itself, before its client has said a word
-sslproto.SSLProtocol.max_size = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)

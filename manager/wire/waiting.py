@@ -86,7 +86,13 @@ class Waiting(H11Protocol):
     def _waits(self) -> bool:
         """Whether it is the client's turn. A request may come slowly, but all of it in time; of an answer some has to
         be taken now and then."""
-        before, self._left = self._left, self.transport.get_write_buffer_size()
+        before, self._left = self._left, self._untaken()
         if before - self._left >= TAKEN:
             return False
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body or self.flow.write_paused
+
+    def _untaken(self) -> int:
+        """Bytes of the answer. TLS that was closed twice, as at a stop, is not to be asked; its goodbye has an end."""
+        if self.scheme == "https" and self.transport.is_closing():
+            return 0
+        return int(self.transport.get_write_buffer_size())

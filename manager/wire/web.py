@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from manager.wire.limits import Limits
-from manager.wire.ports import EVERY, accepting, listened, taken
+from manager.wire.ports import EVERY, Sealing, accepting, listened, taken
 from manager.wire.tls import Tls
 from manager.wire.waiting import Waiting
 
@@ -34,8 +34,8 @@ class Embedded(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's own, on the sockets that it is given."""
         tls = self.config.ssl
-        limits = {"ssl": tls, "ssl_handshake_timeout": self._handshake if tls else None}
-        self.servers = [await accepting(self._met, each, BACKLOG, **limits) for each in sockets or ()]
+        met = Sealing(self._met, tls, self._handshake) if tls else self._met
+        self.servers = [await accepting(met, each, BACKLOG) for each in sockets or ()]
         self.started = True
 
     def _met(self) -> Waiting:

@@ -57,6 +57,11 @@ class Seal:
             self.agreed = True
         return self._goes.read()
 
+    def sealed(self, content: bytes) -> bytes:
+        """What is to be sent for that content, once both have agreed."""
+        self.tls.write(content)
+        return self._goes.read()
+
 
 def hello(random: Random) -> bytes:
     """A right beginning of TLS, that offers one thing or another."""

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,9 +28,16 @@ from manager.repository.database import Session, engine_of
 from manager.repository.tokens import Grant
 from manager.server import Serving
 from manager.settings import Settings, Transport
+from manager.wire import ports, waiting
+from manager.wire.listener import OPTIONS
+from manager.wire.native import Server
+from manager.wire.tls import Tls
 from tests.conftest import Database, serving
 from tests.credentials import granted
 from tests.faults.managers import resident
+from tests.fuzz import frames
+from tests.fuzz.seals import Seal, trusting
+from tests.wire.raw import framed
 
 DAY = timedelta(days=1)
 ROUTER = "spiffe://example.org/router"
@@ -214,3 +222,80 @@ async def test_connections_that_never_say_a_word_cost_our_own_server_little(
         assert resident(os.getpid()) - before < 200 * (128 << 10)
         for _, writer in open_ones:
             writer.close()
+
+
+@OURS
+@pytest.mark.parametrize("side", ["grpc", "http"])
+async def test_of_many_who_never_end_their_handshakes_the_first_make_room_for_others(
+    settings: Settings, database: Database, authority: Authority, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """No other bound holds them: connections are counted when they are made."""
+    monkeypatch.setattr(ports, "HANDSHAKES", 3)
+    token = await granted(database, Role.READER)
+    async with secured(settings, authority) as started, AsyncExitStack() as stack:
+        place = urlsplit(started.pages[0]).netloc if side == "http" else started.addresses[0]
+        host, _, port = place.rpartition(":")
+        loop, ends = asyncio.get_running_loop(), []
+        for _ in range(5):
+            one = stack.enter_context(socket.create_connection((host, int(port))))
+            one.setblocking(False)
+            await loop.sock_sendall(one, b"\x16\x03\x01")
+            ends.append(asyncio.create_task(loop.sock_recv(one, 1)))
+        async with asyncio.timeout(5):
+            ended = await asyncio.gather(*ends[:2], return_exceptions=True)
+        assert all(each == b"" or isinstance(each, ConnectionError) for each in ended)
+        assert await look(started, authority.client(token=token))
+        assert not ends[-1].done()
+        for each in ends:
+            each.cancel()
+        await asyncio.wait(ends)
+
+
+@pytest.mark.parametrize(("offered", "heard"), [(["h2"], True), (["http/1.1"], False), ([], False)])
+async def test_a_call_that_comes_with_the_handshake_s_end_is_heard_of_those_alone_who_have_agreed_on_http_2(
+    authority: Authority, offered: list[str], heard: bool
+) -> None:
+    called = asyncio.Event()
+
+    async def hears(request: bytes, _context: Any) -> bytes:
+        called.set()
+        return request
+
+    handlers = {frames.CHECK: grpc.unary_unary_rpc_method_handler(hears, bytes, bytes)}
+    server = Server(handlers, [*OPTIONS, ("grpc.so_reuseport", 0)])
+    port = server.add_secure_port("127.0.0.1:0", Tls(authority.folder / "server.pem", authority.folder / "server.key"))
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    seal = Seal(trusting(authority.folder / "ca.pem", *offered))
+    writer.write(seal.answer())
+    end = seal.answer(await reader.read(65536))
+    writer.write(end + seal.sealed(frames.HELLO + frames.call(1, frames.CHECK, framed(b""))))
+    async with asyncio.timeout(5):
+        if heard:
+            await called.wait()
+        else:
+            with suppress(ConnectionError):
+                await reader.read()
+    assert called.is_set() is heard
+    writer.close()
+    await server.stop(0)
+
+
+async def test_a_connection_of_http_that_is_closed_twice_is_looked_at_without_a_fault(
+    settings: Settings, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a stop: by the end of its answer, upon which the client says no goodbye, and by the server's own."""
+    monkeypatch.setattr(waiting, "GLANCE", 0.02)
+    wrong: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: wrong.append(context))
+    seal = Seal(trusting(authority.folder / "ca.pem"))
+    async with secured(settings, authority) as started:
+        host, _, port = urlsplit(started.pages[0]).netloc.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(seal.answer())
+        end = seal.answer(await reader.read(65536))
+        writer.write(end + seal.sealed(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+        assert await reader.read(65536)
+    asyncio.get_running_loop().set_exception_handler(None)
+    writer.close()
+    assert not wrong
