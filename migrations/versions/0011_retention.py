@@ -54,20 +54,22 @@ grant execute on function trail_hash(bytea, bigint, timestamptz, bigint, bigint,
     to im_retention;
 """
 
-BEFORE = f"""
+BEFORE = """
 revoke execute on function trail_hash(bytea, bigint, timestamptz, bigint, bigint, json), compact_history(integer),
     delete_compacted(integer), bury_dead(integer), trim_trail(integer), trim_denied(integer), drop_old_metrics()
     from im_retention;
 revoke select on trail_seal from im_retention;
 revoke select, insert on trail from im_retention;
-revoke select, update ({KEPT}) on control from im_retention;
+revoke select, update (metrics_kept, history_kept, tombstones_kept, minutes_kept, hours_kept, trail_kept, denied_kept)
+    on control from im_retention;
 revoke update (ticked_at, judged_for, rate_tokens, stretch, grace_from, grace_at, grace_until, grace_spent, restored,
-               {KEPT}) on control from im_server;
+               metrics_kept, history_kept, tombstones_kept, minutes_kept, hours_kept, trail_kept, denied_kept)
+    on control from im_server;
 grant update on control to im_server;
 alter table trail enable trigger trail_is_chained;
 drop trigger control_keeps_longest on control;
 drop function keep_longest();
-"""  # noqa: S608 - our own words
+"""
 
 
 def _run(script: str) -> None:
