@@ -57,7 +57,8 @@ class Server:
     async def start(self) -> None:
         """Takes calls from now on."""
         for one, context in self._sockets:
-            met = Sealing(self._connected, context, self._manners.handshake) if context else self._connected
+            within = self._manners.handshake
+            met = Sealing(self._connected, context, within, within) if context else self._connected
             self._listening.append(await accepting(met, one, BACKLOG))
 
     def _connected(self) -> Connection:

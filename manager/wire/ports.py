@@ -58,8 +58,8 @@ class Sealed(sslproto.SSLProtocol):
             sealing.context,
             made,
             server_side=True,
-            ssl_handshake_timeout=sealing.within,  # type: ignore[arg-type] # whole seconds, says typeshed, and is wrong
-            ssl_shutdown_timeout=sealing.within,
+            ssl_handshake_timeout=sealing.handshake,  # type: ignore[arg-type] # whole seconds, says typeshed wrongly
+            ssl_shutdown_timeout=sealing.goodbye,
         )
         self._ssl_buffer, self._ssl_buffer_view = sealing.read, memoryview(sealing.read)
         self._begins = sealing.begins
@@ -72,14 +72,16 @@ class Sealed(sslproto.SSLProtocol):
 
 
 class Sealing:
-    """TLS for whoever comes to a port. `within`: seconds for a handshake, and for a goodbye.
+    """TLS for whoever comes to a port. `handshake`, `goodbye`: seconds for either.
 
     Of handshakes that are under way there are HANDSHAKES at most: whoever has been at it longest makes room for the
     next, since those who mean it are done in a moment.
     """
 
-    def __init__(self, protocol: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext, within: float) -> None:
-        self.context, self.within = context, within
+    def __init__(
+        self, protocol: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext, handshake: float, goodbye: float
+    ) -> None:
+        self.context, self.handshake, self.goodbye = context, handshake, goodbye
         self.read = bytearray(Sealed.max_size)
         self._protocol = protocol
         self._under_way: dict[Sealed, None] = {}  # in the order in which they came

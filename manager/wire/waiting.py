@@ -92,7 +92,8 @@ class Waiting(H11Protocol):
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body or self.flow.write_paused
 
     def _untaken(self) -> int:
-        """Bytes of the answer. TLS that was closed twice, as at a stop, is not to be asked; its goodbye has an end."""
-        if self.scheme == "https" and self.transport.is_closing():
+        """Bytes of the answer; none where asyncio cannot say."""
+        try:
+            return int(self.transport.get_write_buffer_size())
+        except AttributeError:  # its TLS that is closed twice, as at a stop, forgets itself; the goodbye has an end
             return 0
-        return int(self.transport.get_write_buffer_size())

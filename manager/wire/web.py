@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from manager.wire.limits import Limits
 from manager.wire.ports import EVERY, Sealing, accepting, listened, taken
 from manager.wire.tls import Tls
-from manager.wire.waiting import Waiting
+from manager.wire.waiting import UNTAKEN, Waiting
 
 BACKLOG = 512
 KEPT = 256 * 1024  # bytes of an answer that the system keeps until they are taken; left to itself it keeps megabytes
@@ -34,7 +34,7 @@ class Embedded(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's own, on the sockets that it is given."""
         tls = self.config.ssl
-        met = Sealing(self._met, tls, self._handshake) if tls else self._met
+        met = Sealing(self._met, tls, self._handshake, UNTAKEN) if tls else self._met
         self.servers = [await accepting(met, each, BACKLOG) for each in sockets or ()]
         self.started = True
 

@@ -229,7 +229,7 @@ async def test_connections_that_never_say_a_word_cost_our_own_server_little(
 async def test_of_many_who_never_end_their_handshakes_the_first_make_room_for_others(
     settings: Settings, database: Database, authority: Authority, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
-    """No other bound holds them: connections are counted when they are made."""
+    """Nothing else bounds them: connections are counted when they are made."""
     monkeypatch.setattr(ports, "HANDSHAKES", 3)
     token = await granted(database, Role.READER)
     async with secured(settings, authority) as started, AsyncExitStack() as stack:
