@@ -43,7 +43,9 @@ class Judge:
         """Anything that came back."""
         self.size += len(content)
         for each in self.secrets:
-            assert each not in content, f"a secret was shown: {each[:8]!r}... to {what!r}"
+            if each in content:
+                before = content.partition(each)[0][-500:]
+                raise AssertionError(f"a secret was shown: {each[:8]!r}... to {what!r}, behind {before!r}")
 
     def connection(self, what: object, heard: bytes) -> None:
         """All that a bad connection was answered; of what stands in it as text, nothing shows our inside."""
