@@ -48,7 +48,7 @@ faults: .venv/.ok ## every kind of fault seven times, a million judged operation
 	IM_FAULT_ROUNDS=$${IM_FAULT_ROUNDS:-7} IM_OPERATIONS=$${IM_OPERATIONS:-1000000} IM_HERD=$${IM_HERD:-10000} \
 	  $(BIN)/python -m pytest -q -s tests/faults
 
-fuzz: .venv/.ok ## a million inputs to all that reads what strangers send, 10,000 bad connections to each port of both transports
+fuzz: .venv/.ok ## a million inputs to all that reads what strangers send, 10,000 bad connections to each port of both transports, and of one with TLS
 	IM_FUZZ_INPUTS=$${IM_FUZZ_INPUTS:-1000000} IM_FUZZ_REQUESTS=$${IM_FUZZ_REQUESTS:-100000} \
 	  IM_FUZZ_CONNECTIONS=$${IM_FUZZ_CONNECTIONS:-10000} $(BIN)/python -m pytest -q -s tests/fuzz
 
