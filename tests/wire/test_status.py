@@ -18,6 +18,7 @@ from manager.domain.trail import Broken
 from manager.pb import instance_manager_pb2 as pb
 from manager.repository import database as connections
 from manager.repository.migrating import Obstructed, SchemaInUse
+from manager.repository.trim import NotYours
 from manager.safety import Unsafe
 from manager.settings import Settings
 from manager.wire.ports import CannotListen
@@ -27,8 +28,8 @@ from tests.conftest import Database, serving
 from tests.wire.caller import calling, outcome, refusal
 from tests.wire.fleet import Fleet, description, request
 
-# raised where there is nobody to answer: before a server serves, and by `imctl audit` and `imctl migrate`
-NO_CALLER = {Broken, CannotListen, NotInstalled, Obstructed, SchemaInUse, Unsafe}
+# raised where there is nobody to answer: before a server serves, and by `imctl audit`, `admin` and `migrate`
+NO_CALLER = {Broken, CannotListen, NotInstalled, NotYours, Obstructed, SchemaInUse, Unsafe}
 APART = ("manager.__main__", "manager.cli", "manager.client", "manager.embedded", "manager.pb")
 
 
