@@ -17,7 +17,9 @@ SPOKEN = re.compile(r"(?<=and the call came with ).{1,64}(?=: generate)")
 # what gRPC's own server says of a path that is no UTF-8, see docs/security.md, and what it repeats of what it was sent:
 # a number, and the last words of a client's goodbye
 OF_GRPCIO = re.compile(
-    r"'utf-8' codec can't decode byte 0x\w\w in position \d+: [\w ]+|0x[0-9a-f]{8}, got byte|Debug Text: .*", re.DOTALL
+    r"(Unexpected <class 'UnicodeDecodeError'>: )?'utf-8' codec can't decode byte 0x\w\w in position \d+: [\w ]+"
+    r"|0x[0-9a-f]{8}, got byte|Debug Text: .*",
+    re.DOTALL,
 )
 LONGEST = 600
 
