@@ -67,7 +67,7 @@ async def test_bad_connections_hurt_nobody_but_themselves(it: Target, side: str)
         print(f"\n{side}: {CONNECTIONS} connections, {it.judge.size} bytes, peak {it.peak >> 20} MiB", end=" ")
 
 
-HELD = min(CONNECTIONS, 9900)  # of 10,000 that there may be
+HELD = min(CONNECTIONS, 4000)
 BY_GRPCIO = 500  # gRPC's own server keeps a quarter of a mebibyte for each
 FOR = 75.0 if LONG else 1.0  # seconds; the first are enough for every connection of HTTP to be given up
 
