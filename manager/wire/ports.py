@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 EVERY, EVERY_IPV4 = "[::]", "0.0.0.0"  # noqa: S104 - what the operator asked for; the second where there is no IPv6
 
 
-HANDSHAKES = 4000  # as many may come at once after a restart, from clients that are slower than we
+HANDSHAKES = 3000  # as many may come at once after a restart, from clients that are slower than we
 TOLD_EVERY = 10.0  # seconds
 told_at = float("-inf")
 
