@@ -109,11 +109,16 @@ async def serve(
             await require(connection, __version__)
             if not settings.insecure_i_know and (found := await privileges.beyond(connection)):
                 raise safety.Unsafe(found, choice=True)
-            if open_ := await bars.missing(connection):
+            if _speaks(supervisor) and (open_ := await bars.missing(connection)):
                 log.warning("im_auditor may %s: run `imctl migrate` once as a superuser", ", ".join(open_))
         return await _serve(settings, database, stop, started, supervisor)
     finally:
         await database.close()
+
+
+def _speaks(supervisor: Supervisor | None) -> bool:
+    """For all workers of a supervisor: one line, and not one of each."""
+    return supervisor is None or supervisor.worker == 1
 
 
 async def _serve(
@@ -132,7 +137,7 @@ async def _serve(
     quotas = Quotas(settings)
     tls = tls_of(settings)
     transport = settings.transport or usual()
-    if supervisor is None or supervisor.worker == 1:  # one line, and not one of each worker
+    if _speaks(supervisor):
         _warn(settings, transport)
     about = {"proto_version": PROTO_VERSION, "transport": transport}
     meters.read(about, (*_readings(settings, rooms, subscribing, safeguards), *quotas.readings()))

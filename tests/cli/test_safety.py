@@ -12,8 +12,8 @@ from manager import certificates
 from manager.repository.database import Session, engine_of
 from manager.repository.privileges import beyond, unverified
 from manager.safety import loopback
-from manager.settings import Transport
-from tests.conftest import PASSWORD, Database, at
+from manager.settings import Settings, Transport
+from tests.conftest import PASSWORD, Database, at, serving
 from tests.processes import Ended, imctl, started
 
 FAR = "10.99.0.1"  # of nobody here: what is refused does not come so far as to listen
@@ -309,3 +309,13 @@ async def test_development_is_named_in_the_banner_and_as_a_gauge(database: Datab
 )  # fmt: skip
 def test_loopback_is_what_nobody_else_reaches(host: str, near: bool) -> None:
     assert loopback(host) is near
+
+
+async def test_what_auditors_may_beyond_asking_is_told_at_the_start(
+    database: Database, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(settings):
+        assert "im_auditor may" not in caplog.text
+    await database.run(f"grant temporary on database {database.name} to public")
+    async with serving(settings):
+        assert "im_auditor may make temporary tables: run `imctl migrate` once as a superuser" in caplog.text
