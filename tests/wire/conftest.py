@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count
+from typing import Any
 
 import asyncpg
 import pytest
@@ -50,20 +51,24 @@ async def shared_database(cluster: str, template: str) -> AsyncIterator[Database
     await connection.close()
 
 
-@pytest.fixture(scope="module")
-async def fleet(shared_database: Database, transport: Transport) -> AsyncIterator[Fleet]:
-    """A manager for the tests of a module."""
-    # no reaper that comes by itself, metrics at once, and no long goodbye
-    settings = Settings(
-        database_url=shared_database.url,
+def hasty(database: Database, transport: Transport, **more: Any) -> Settings:
+    """No reaper that comes by itself, metrics at once, and no long goodbye."""
+    return Settings(
+        database_url=database.url,
         bind=("127.0.0.1",),
         port=0,
         reaper_interval=timedelta(seconds=60),
         flush_interval=timedelta(milliseconds=50),
         drain=timedelta(milliseconds=200),
         transport=transport,
+        **more,
     )
-    async with serving(settings) as started, calling(started.addresses[0]) as caller:
+
+
+@pytest.fixture(scope="module")
+async def fleet(shared_database: Database, transport: Transport) -> AsyncIterator[Fleet]:
+    """A manager for the tests of a module."""
+    async with serving(hasty(shared_database, transport)) as started, calling(started.addresses[0]) as caller:
         fleet = Fleet(shared_database, started, caller)
         await fleet.alone()
         yield fleet
@@ -72,17 +77,7 @@ async def fleet(shared_database: Database, transport: Transport) -> AsyncIterato
 @pytest.fixture(scope="module")
 async def guarded(shared_database: Database, transport: Transport) -> AsyncIterator[Guarded]:
     """A manager for the tests of a module."""
-    settings = Settings(
-        database_url=shared_database.url,
-        bind=("127.0.0.1",),
-        port=0,
-        reaper_interval=timedelta(seconds=60),
-        flush_interval=timedelta(milliseconds=50),
-        drain=timedelta(milliseconds=200),
-        transport=transport,
-        auth=True,
-        reflection=True,
-    )
+    settings = hasty(shared_database, transport, auth=True, reflection=True)
     tokens: dict[Role, str] = {role: await granted(shared_database, role) for role in Role if role is not Role.INSTANCE}
     metadata = (*VERSION, *bearing(tokens[Role.ADMIN]))
     async with serving(settings) as started, calling(started.addresses[0], metadata) as caller:
