@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Any, cast
 
 from manager.admission import Admission
@@ -120,7 +121,8 @@ class Turns:
 
     async def _turn(self, calls: Sequence[Call]) -> Outcomes:
         outcomes: Outcomes
-        async with self._session.use() as connection, turn(connection, notify=self._policy.notify) as present:
+        about = frozenset(chain.from_iterable(call.about for call in calls))
+        async with self._session.use() as connection, turn(connection, about, notify=self._policy.notify) as present:
             outcomes = await self._carry_out(present, calls)
         return outcomes  # committed
 
@@ -153,5 +155,6 @@ class Turns:
         for kind, operation in kinds:
             places = [place for place, call in enumerate(calls) if type(call) is kind]
             if places:
+                await present.written()
                 outcomes.update(zip(places, await operation([calls[place] for place in places]), strict=True))
         return [outcomes[place] for place in range(len(calls))]

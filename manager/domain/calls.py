@@ -65,6 +65,11 @@ class Registration:
     actor: Actor = NOBODY
 
     @property
+    def about(self) -> tuple[InstanceId, ...]:
+        """Of whom one has to know to decide it."""
+        return (self.id,) if self.parent is None else (self.id, self.parent)
+
+    @property
     def is_manager(self) -> bool:
         """A process of this service registers itself."""
         return MANAGER_LABEL in self.labels
@@ -95,6 +100,11 @@ class Update:
     expected: int | None = None
     actor: Actor = NOBODY
 
+    @property
+    def about(self) -> tuple[InstanceId, ...]:
+        """Of whom one has to know to decide it."""
+        return (self.id,)
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -103,6 +113,11 @@ class Offer:
     id: InstanceId
     service: Service
     actor: Actor = NOBODY
+
+    @property
+    def about(self) -> tuple[InstanceId, ...]:
+        """Of whom one has to know to decide it."""
+        return (self.id,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +128,11 @@ class Link:
     child: InstanceId
     actor: Actor = NOBODY
 
+    @property
+    def about(self) -> tuple[InstanceId, ...]:
+        """Of whom one has to know to decide it."""
+        return (self.parent, self.child)
+
 
 @dataclass(frozen=True, slots=True)
 class Kill:
@@ -121,6 +141,11 @@ class Kill:
     id: InstanceId
     note: str = ""
     actor: Actor = NOBODY
+
+    @property
+    def about(self) -> tuple[InstanceId, ...]:
+        """Of whom one has to know to decide it."""
+        return (self.id,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +163,11 @@ class Tick:
     actor: Actor
     starting: bool = False
     last: Beat | None = None
+
+    @property
+    def about(self) -> tuple[InstanceId, ...]:
+        """Of whom one has to know to decide it: it finds them by itself."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

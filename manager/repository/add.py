@@ -4,47 +4,46 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sqlalchemy import text
-
 from manager.domain.calls import Outcome, Reason, Registration
 from manager.domain.event import Event, EventType
 from manager.domain.instance import Instance, InstanceId
 from manager.domain.lease import Leases
 from manager.domain.refusals import ChildOfManager, Refusal
-from manager.repository.driver import rows
-from manager.repository.instances import Known, facts, with_status
-from manager.repository.turn import Turn
+from manager.repository.instances import Known
+from manager.repository.turn import Turn, Write
 
-INSERT = text("""
-with added as (
+INSERT = """
+added as (
     insert into instance (id, type, hostname, labels, timeout, digest, created_at, created_revision, updated_revision)
     select u.id, u.type, u.hostname, cast(u.labels as jsonb), u.timeout, u.digest, :now, u.revision, u.revision
-    from unnest(cast(:ids as uuid[]), cast(:types as smallint[]), cast(:hostnames as text[]), cast(:labels as text[]),
-                cast(:timeouts as interval[]), cast(:digests as bytea[]), cast(:revisions as bigint[]))
+    from unnest(cast(:added as uuid[]), cast(:added_types as smallint[]), cast(:hostnames as text[]),
+                cast(:labels as text[]), cast(:timeouts as interval[]), cast(:digests as bytea[]),
+                cast(:added_revisions as bigint[]))
          u(id, type, hostname, labels, timeout, digest, revision)
 ), beating as (
     insert into heartbeat (instance_id, timeout, last_seen)
-    select u.id, u.timeout, :now from unnest(cast(:ids as uuid[]), cast(:timeouts as interval[])) u(id, timeout)
+    select u.id, u.timeout, :now from unnest(cast(:added as uuid[]), cast(:timeouts as interval[])) u(id, timeout)
     on conflict (instance_id) do update
     set timeout = excluded.timeout, last_seen = excluded.last_seen, told_stale = false
 ), linked as (
     insert into parent_link (child_id, parent_id, revision)
     select u.child, u.parent, u.revision
-    from unnest(cast(:ids as uuid[]), cast(:parents as uuid[]), cast(:revisions as bigint[])) u(child, parent, revision)
+    from unnest(cast(:added as uuid[]), cast(:parents as uuid[]), cast(:added_revisions as bigint[]))
+         u(child, parent, revision)
     where u.parent is not null
+), offered as (
+    insert into service (instance_id, ordinal, type, host, port, path, revision)
+    select u.id, u.ordinal, u.type, u.host, u.port, u.path, u.revision
+    from unnest(cast(:offerers as uuid[]), cast(:offer_ordinals as smallint[]), cast(:service_types as smallint[]),
+                cast(:hosts as text[]), cast(:ports as integer[]), cast(:paths as text[]),
+                cast(:service_revisions as bigint[])) u(id, ordinal, type, host, port, path, revision)
 )
-insert into service (instance_id, ordinal, type, host, port, path, revision)
-select u.id, u.ordinal, u.type, u.host, u.port, u.path, u.revision
-from unnest(cast(:offerers as uuid[]), cast(:ordinals as smallint[]), cast(:service_types as smallint[]),
-            cast(:hosts as text[]), cast(:ports as integer[]), cast(:paths as text[]),
-            cast(:service_revisions as bigint[])) u(id, ordinal, type, host, port, path, revision)
-""")
+"""
 
 
 async def add(turn: Turn, calls: Sequence[Registration], leases: Leases) -> list[Outcome | Refusal]:
     """Registers many, parents first; each healthy from now on, its parent and services in the same revision."""
-    known = await facts(turn.connection, [each for call in calls for each in (call.id, call.parent)])
-    known = await with_status(turn.connection, known)
+    known = await turn.facts([each for call in calls for each in (call.id, call.parent)])
     outcomes: dict[int, Outcome | Refusal] = {}
     added: list[tuple[Registration, Instance]] = []
     for index in _parents_first(calls, known):
@@ -56,7 +55,7 @@ async def add(turn: Turn, calls: Sequence[Registration], leases: Leases) -> list
             _tell(turn, call, instance, known)
             outcomes[index] = Outcome.done(instance.created_revision)
     if added:
-        await _insert(turn, added)
+        turn.last = _insertion(turn, [instance for _, instance in added])
     # a call that no parent came before stands in a ring, or below one
     return [outcomes.get(index, Outcome.refused(Reason.UNKNOWN_PARENT)) for index in range(len(calls))]
 
@@ -132,24 +131,22 @@ def _tell(turn: Turn, call: Registration, instance: Instance, known: Known) -> N
     )
 
 
-async def _insert(turn: Turn, added: Sequence[tuple[Registration, Instance]]) -> None:
-    instances = [instance for _, instance in added]
+def _insertion(turn: Turn, instances: Sequence[Instance]) -> Write:
     offers = [(of, number, each) for of in instances for number, each in enumerate(of.services)]
-    await rows(
-        turn.connection,
+    return Write(
         INSERT,
         {
             "now": turn.now,
-            "ids": [each.id for each in instances],
-            "types": [int(each.type) for each in instances],
+            "added": [each.id for each in instances],
+            "added_types": [int(each.type) for each in instances],
             "hostnames": [each.hostname for each in instances],
             "labels": [json.dumps(dict(each.labels)) for each in instances],
             "timeouts": [each.timeout for each in instances],
             "digests": [each.digest for each in instances],
-            "revisions": [each.created_revision for each in instances],
+            "added_revisions": [each.created_revision for each in instances],
             "parents": [each.parent for each in instances],
             "offerers": [of.id for of, _, _ in offers],
-            "ordinals": [number for _, number, _ in offers],
+            "offer_ordinals": [number for _, number, _ in offers],
             "service_types": [int(each.type) for _, _, each in offers],
             "hosts": [each.host for _, _, each in offers],
             "ports": [each.port for _, _, each in offers],

@@ -41,15 +41,18 @@ def instance_of(row: Row) -> Instance:
     )
 
 
+# the stale are marked as the history tells of them: what is told of a change says it too
 FACTS = text("""
-select w.* from unnest(cast(:ids as uuid[])) u(id)
+select w.*, coalesce(h.told_stale, false) as stale
+from unnest(cast(:ids as uuid[])) u(id)
 cross join lateral (select * from instance_whole i where i.id = u.id offset 0) w
+left join lateral (select told_stale from heartbeat where instance_id = u.id offset 0) h on true
 """)
 
 
-async def facts(connection: AsyncConnection, ids: Iterable[InstanceId | None]) -> Known:
+async def facts(connection: AsyncConnection, ids: Iterable[InstanceId]) -> Known:
     """Those of `ids` that were ever registered, dead or alive, as they are now."""
-    wanted = sorted({each for each in ids if each is not None})
+    wanted = sorted(set(ids))
     if not wanted:
         return {}
     return {row["id"]: instance_of(row) for row in await rows(connection, FACTS, {"ids": wanted})}
@@ -59,7 +62,7 @@ STALE = text("select instance_id from heartbeat where instance_id = any(:ids) an
 
 
 async def with_status(connection: AsyncConnection, known: Known) -> Known:
-    """The same, the stale marked as the history tells of them: what is told of a change says it too."""
+    """The same, with the status that `facts` gives."""
     stale = {row.instance_id for row in await rows(connection, STALE, {"ids": sorted(known)})} if known else set()
     return {each: replace(one, status=Status.STALE) if each in stale else one for each, one in known.items()}
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from manager.domain.calls import Kill, Outcome, Reason
 from manager.domain.instance import Cause, InstanceId
 from manager.repository.driver import rows
-from manager.repository.instances import Known, facts
+from manager.repository.instances import Known
 from manager.repository.link import ascend
 from manager.repository.trail import Deaths, death
 from manager.repository.turn import Turn
@@ -67,7 +67,7 @@ cross join lateral (select cast(state as text) as state from instance_state wher
 
 async def kill(turn: Turn, calls: Sequence[Kill]) -> list[Outcome]:
     """Kills many, each with all its descendants in one revision. Two aimed at one id are one kill."""
-    known = await facts(turn.connection, [call.id for call in calls])
+    known = await turn.facts([call.id for call in calls])
     aims = {call.id: call for call in calls if _judge(call, known) is None}
     revisions = await slay(turn, list(aims.values()), Cause.KILLED)
     return [_judge(call, known) or Outcome.done(revisions[call.id]) for call in calls]

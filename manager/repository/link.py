@@ -10,7 +10,7 @@ from manager.domain.event import Event, EventType
 from manager.domain.instance import InstanceId
 from manager.domain.refusals import ChildOfManager, Refusal
 from manager.repository.driver import rows
-from manager.repository.instances import Known, facts, with_status
+from manager.repository.instances import Known
 from manager.repository.turn import Turn
 
 # Upwards, every step is a look-up by key; `union` ends even on a ring.
@@ -64,8 +64,7 @@ class Roots:
 
 async def link(turn: Turn, calls: Sequence[Link]) -> list[Outcome | Refusal]:
     """Links many, decided together, since links of one turn can close a ring that none of them closes alone."""
-    known = await facts(turn.connection, [each for call in calls for each in (call.parent, call.child)])
-    known = await with_status(turn.connection, known)
+    known = await turn.facts([each for call in calls for each in (call.parent, call.child)])
     # the parents are enough: a child that may be linked is a root itself
     roots = Roots(await ascend(turn, [call.parent for call in calls]))
     made: dict[InstanceId, tuple[InstanceId, int]] = {}

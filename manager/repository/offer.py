@@ -10,7 +10,7 @@ from manager.domain.event import Event, EventType
 from manager.domain.instance import InstanceId, Service
 from manager.domain.refusals import InvalidRequest, Refusal
 from manager.repository.driver import rows
-from manager.repository.instances import Known, facts, with_status
+from manager.repository.instances import Known
 from manager.repository.turn import Turn
 
 LIMIT = 32
@@ -31,8 +31,7 @@ where s.instance_id = :id and s.type = :type and s.host = :host and s.port = :po
 
 async def offer(turn: Turn, calls: Sequence[Offer]) -> list[Outcome | Refusal]:
     """Adds many services; one that exists already answers with the revision that added it."""
-    known = await facts(turn.connection, [call.id for call in calls])
-    known = await with_status(turn.connection, known)
+    known = await turn.facts([call.id for call in calls])
     added: dict[tuple[InstanceId, Service], tuple[int, int]] = {}
     outcomes = [await _add(turn, call, known, added) for call in calls]
     if added:

@@ -233,9 +233,8 @@ async def _tell(turn: Turn, actor: Actor, changed: Sequence[InstanceId]) -> None
     marked = (await turn.connection.execute(MARK, {"ids": held})).all()
     known = await facts(turn.connection, [row.instance_id for row in marked])
     for row in marked:
-        one = known.get(row.instance_id)
-        if one is not None and one.death is None:
+        after = known.get(row.instance_id)
+        if after is not None and after.death is None:
             kind = EventType.STALE if row.told_stale else EventType.RECOVERED
-            stale = replace(one, status=Status.STALE)
-            before, after = (one, stale) if row.told_stale else (stale, one)
-            turn.tell(Event(turn.next_revision(), kind, one.id, before, after, actor=actor))
+            before = replace(after, status=Status.HEALTHY if row.told_stale else Status.STALE)
+            turn.tell(Event(turn.next_revision(), kind, after.id, before, after, actor=actor))

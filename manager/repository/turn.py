@@ -6,29 +6,41 @@ what the turn before has committed.
 
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import count
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from manager.domain.actor import Actor
 from manager.domain.event import Event
 from manager.domain.grace import EPOCH_GRACE, MOST
+from manager.domain.instance import InstanceId
 from manager.domain.refusals import Unavailable, Unreplicated
 from manager.repository.database import is_left, is_unreplicated, transaction
-from manager.repository.driver import row, rows
+from manager.repository.driver import rows
 from manager.repository.grace import forgive, forgive_all
+from manager.repository.instances import FACTS, Known, facts, instance_of
 from manager.repository.state import encode, encode_service
 from manager.repository.trail import acts_of, note
 
 
 class UnknownHistoryError(Exception):
     """The database was promoted, restored or copied: nothing may be written before a new epoch is opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What an operation writes, as the auxiliary statements of a `with`, which give nothing back; and its values."""
+
+    statements: str
+    values: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -40,8 +52,18 @@ class Turn:
     nonce: int
     head: int
     first: int  # the revision that comes after what was committed before
+    known: Known  # of `asked`, as they were when the turn began
+    asked: Set[InstanceId]
     events: list[Event] = field(default_factory=list)
     acts: list[str] = field(default_factory=list)  # for the trail, beside those that the events tell of
+    last: Write | None = None  # which may go with the events
+
+    async def facts(self, ids: Iterable[InstanceId | None]) -> Known:
+        """Those of `ids` that were ever registered, dead or alive, as they are now."""
+        wanted = {each for each in ids if each is not None}
+        if self.head < self.first and wanted <= self.asked:  # nothing has changed yet
+            return {each: self.known[each] for each in wanted if each in self.known}
+        return await facts(self.connection, wanted)
 
     def next_revision(self) -> int:
         """The revision of one more change: dense, and committed in this order."""
@@ -52,35 +74,57 @@ class Turn:
         """Adds events of a change, after those of its revision that were told before."""
         self.events.extend(events)
 
+    async def written(self) -> None:
+        """Returns when all that the operations before have written can be read."""
+        if self.last:
+            write, self.last = self.last, None
+            await rows(self.connection, alone(write.statements), write.values)
+
+
+@cache
+def alone(statements: str) -> TextClause:
+    """What an operation writes, by itself."""
+    return text(f"with {statements} select")
+
 
 LOCK = "select pg_advisory_xact_lock(4711, 1)"
 
-OPEN = text("""
-select clock_timestamp() as now, cast(random() * 2147483647 as integer) as nonce,
-       greatest(c.compacted_revision, e.base_revision, (select max(revision) from event)) as head,
-       (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
-       is not distinct from (h.system_identifier, h.timeline, h.database_oid, h.event_oid) as known,
-       h.system_identifier, h.timeline
-from control c cross join history_here h
-left join lateral (select * from history_epoch order by number desc limit 1) e on true
-""")
+# with what is known of those whom the calls are about, in one trip: a row for each of them, or a row without any
+OPENING = """
+select o.*, f.*
+from (
+    select clock_timestamp() as now, cast(random() * 2147483647 as integer) as nonce,
+           greatest(c.compacted_revision, e.base_revision, (select max(revision) from event)) as head,
+           (e.system_identifier, e.timeline, e.database_oid, e.event_oid)
+           is not distinct from (h.system_identifier, h.timeline, h.database_oid, h.event_oid) as known,
+           h.system_identifier, h.timeline
+    from control c cross join history_here h
+    left join lateral (select * from history_epoch order by number desc limit 1) e on true
+) o left join ({facts}) f on true
+"""
+OPEN = text(OPENING.format(facts=FACTS.text))
 
 
 @asynccontextmanager
-async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIterator[Turn]:
-    """Runs one turn; on return it is committed, as durably as the database is set up to.
+async def turn(
+    connection: AsyncConnection, about: Set[InstanceId] = frozenset(), *, notify: bool = True
+) -> AsyncIterator[Turn]:
+    """Runs one turn; on return it is committed, as durably as the database is set up to. `about`: whose facts its
+    operations will ask for first.
 
     Raises UnknownHistoryError, having changed nothing, where the newest epoch is of another history, and Unavailable,
     likewise, where this server was left behind by a promotion. Raises Unreplicated where it is committed here but on
     no synchronous standby: then nobody knows what a failover would keep.
     """
     async with transaction(connection, LOCK):
-        opened = await row(connection, OPEN)
+        found = await rows(connection, OPEN, {"ids": list(about)})
+        opened = found[0]
         if is_left(connection, opened.system_identifier, opened.timeline):
             raise Unavailable
         if not opened.known:
             raise UnknownHistoryError
-        present = Turn(connection, opened.now, opened.nonce, opened.head, opened.head + 1)
+        known = {each["id"]: instance_of(each) for each in found if each["id"] is not None}
+        present = Turn(connection, opened.now, opened.nonce, opened.head, opened.head + 1, known, about)
         yield present
         if present.head > opened.head:
             await _append(present, ring=notify)
@@ -88,9 +132,10 @@ async def turn(connection: AsyncConnection, *, notify: bool = True) -> AsyncIter
         raise Unreplicated
 
 
-# The events that the operations have not written themselves, the trail, and the doorbell: one trip for all.
-APPEND = text("""
-with trailed as (
+# The events that the operations have not written themselves, the trail, and the doorbell: one trip for all, and for
+# what the last operation writes.
+APPEND = """
+with {last}trailed as (
     insert into trail (first_revision, revision, acts)
     select cast(:first as bigint), cast(:last as bigint), cast(cast(:acts as text) as json)
     where cast(:acts as text) is not null
@@ -106,7 +151,13 @@ with trailed as (
          u(revision, ordinal, type, instance, related, service, before, after, cause, root, actor, note)
 )
 select pg_notify('instance_manager', cast(:head as text)) where cast(:ring as boolean)
-""")
+"""
+
+
+@cache
+def appending(last: str) -> TextClause:
+    """The end of a turn, with what its last operation writes."""
+    return text(APPEND.format(last=f"{last}, " if last else ""))
 
 
 async def _append(present: Turn, *, ring: bool) -> None:
@@ -114,10 +165,12 @@ async def _append(present: Turn, *, ring: bool) -> None:
     befores = [encode(each.before) if each.before else None for each in events]
     afters = [encode(each.after) if each.after else None for each in events]
     acts = [*present.acts, *acts_of(events, befores, afters)]
+    last = present.last or Write("", {})
     await rows(
         present.connection,
-        APPEND,
+        appending(last.statements),
         {
+            **last.values,
             "ring": ring,
             "head": str(present.head),
             "first": present.first,

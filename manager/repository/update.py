@@ -11,7 +11,7 @@ from manager.domain.event import Event, EventType
 from manager.domain.instance import Instance
 from manager.domain.lease import Leases
 from manager.repository.driver import rows
-from manager.repository.instances import Known, facts, with_status
+from manager.repository.instances import Known
 from manager.repository.turn import Turn
 
 # `news` holds each version that became the present one in this turn, the last of an id being the one to stay.
@@ -41,8 +41,7 @@ from unnest(cast(:ids as uuid[]), cast(:firsts as bigint[]), cast(:lasts as bigi
 
 async def update(turn: Turn, calls: Sequence[Update], leases: Leases) -> list[Outcome]:
     """Updates many; what was replaced is kept as a version."""
-    known = await facts(turn.connection, [call.id for call in calls])
-    known = await with_status(turn.connection, known)
+    known = await turn.facts([call.id for call in calls])
     changes: list[tuple[Instance, Instance]] = []
     outcomes = []
     for call in calls:

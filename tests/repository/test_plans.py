@@ -27,10 +27,11 @@ from manager.domain.calls import Registration
 from manager.domain.filter import Filter
 from manager.domain.instance import InstanceId, InstanceType
 from manager.presence import new_id
-from manager.repository import excerpt
+from manager.repository import add, excerpt
 from manager.repository.database import connect
 from manager.repository.listing import CRITERIA, PAGE, living
 from manager.repository.metrics import FORGET, TABLE
+from manager.repository.turn import alone, appending
 from tests.conftest import PASSWORD, Database, _recreate, at
 from tests.fleet import Fleet, fleet_of
 
@@ -170,6 +171,8 @@ def statements() -> Iterator[tuple[str, TextClause | str]]:
                         yield f"{module.name}.{name}[{key.__name__}]", each
     for table in TABLE.values():
         yield f"metrics.FORGET[{table}]", FORGET.format(table=f"latest_{table}")
+    yield "add.INSERT", alone(add.INSERT)
+    yield "turn.APPEND", appending(add.INSERT)
     for given in [(), *combinations(CRITERIA, 1), *combinations(CRITERIA, 2)]:
         yield (
             f"listing.PAGE[{','.join(given)}]",
