@@ -20,7 +20,7 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry(Generic[C, R]):
     """Calls that came together and stay together. One future for all: one for each costs more than the call."""
 

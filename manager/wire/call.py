@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol, Self
 import grpc
 from grpc import aio
 
-from manager.wire.framing import PREFIX, Headers, Metadata, framed, metadata, trailers, written
+from manager.wire.framing import PREFIX, Asked, Headers, Metadata, framed, trailers, written
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,7 @@ ONE = "the request is not exactly one message"
 class Wire(Protocol):
     """The connection, as a call knows it. A number is that of a stream of HTTP/2."""
 
+    loop: asyncio.AbstractEventLoop
     peer: str
     certificate: Mapping[str, Sequence[bytes]]  # what is in the client's
     held: int  # bytes of messages that have not come in whole
@@ -52,12 +53,12 @@ class Call:
 
     __slots__ = (
         "_arrived",
+        "_asked",
         "_buffer",
         "_complete",
         "_due",
         "_ended",
         "_handler",
-        "_headers",
         "_held",
         "_limit",
         "_messages",
@@ -70,10 +71,10 @@ class Call:
         "_wire",
     )
 
-    def __init__(self, wire: Wire, number: int, headers: Headers, handler: Any, limit: int) -> None:
+    def __init__(self, wire: Wire, number: int, asked: Asked, handler: Any, limit: int) -> None:
         self._wire = wire
         self._number = number
-        self._headers = headers
+        self._asked = asked
         self._handler = handler
         self._limit = limit
         self._buffer = bytearray()
@@ -95,25 +96,28 @@ class Call:
         The `default`, for a call whose client names no timeout, is the connection's to look at: a timer for each costs
         more than all else that is done for a call here.
         """
-        loop = asyncio.get_running_loop()
         if timeout is not None:
-            self._due = loop.time() + timeout
-            self._timer = loop.call_later(timeout, self.expire)
+            self._due = self._wire.loop.time() + timeout
+            self._timer = self._wire.loop.call_later(timeout, self.expire)
         elif default is not None:
-            self._due = loop.time() + default
+            self._due = self._wire.loop.time() + default
         if self._handler.request_streaming:
             self._start()
 
     def _start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = self._wire.loop.create_task(self._run())
 
     def receive(self, data: bytes, complete: bool) -> None:
         """Bytes that the client has sent, the last of them where it is complete."""
         # one message may wait for a handler of many, and what fits the window of the stream: not more
         waits = bool(self._messages)
-        self._buffer += data
-        self._split()
-        self._hold()
+        if not (self._buffer or waits) and self._is_one(data):
+            self._messages.append(data[PREFIX.size :])
+            self._wake()
+        else:
+            self._buffer += data
+            self._split()
+            self._hold()
         if waits and self._handler.request_streaming:
             self._owed += len(data)
         else:
@@ -122,6 +126,13 @@ class Call:
             self.complete()
         elif self._held and self._wire.full:
             self.stop(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much of messages has come, and of none all")
+
+    def _is_one(self, data: bytes) -> bool:
+        """Whether these are one message, as most often they are, which needs no buffer."""
+        if len(data) < PREFIX.size or self._ended:
+            return False
+        compressed, length = PREFIX.unpack_from(data)
+        return not compressed and length == len(data) - PREFIX.size <= self._limit
 
     def _hold(self) -> None:
         self._wire.held += len(self._buffer) - self._held
@@ -168,7 +179,7 @@ class Call:
         while not self._messages:
             if self._complete:
                 raise StopAsyncIteration
-            self._arrived = asyncio.get_running_loop().create_future()
+            self._arrived = self._wire.loop.create_future()
             await self._arrived
         message = self._messages.popleft()
         if not self._messages:
@@ -226,7 +237,7 @@ class Call:
 
     def time_remaining(self) -> float | None:
         """How many seconds are left to it; None where there is no end to them."""
-        return None if self._due is None else max(0.0, self._due - asyncio.get_running_loop().time())
+        return None if self._due is None else max(0.0, self._due - self._wire.loop.time())
 
     def expire(self) -> None:
         """Its time is over."""
@@ -258,7 +269,7 @@ class Call:
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """What the client sent beside the request."""
-        return metadata(self._headers)
+        return self._asked.metadata
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """What is in the client's certificate, where it was asked for one."""

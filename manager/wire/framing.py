@@ -6,14 +6,16 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import TypeAlias
+from itertools import chain
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import grpc
 
-Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
+FIELD = 32  # bytes that HTTP/2 counts for a header beside its name and value
 PREFIX = struct.Struct(">BI")  # whether the message is compressed, and its length
 CONTENT = re.compile(rb"application/grpc([+;].*)?")
 HEAD = ((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity"))
@@ -39,7 +41,7 @@ def trailers(code: grpc.StatusCode, message: str, trailing: Metadata) -> Headers
 
 def written(given: Metadata) -> Headers:
     """Metadata of ours, as it travels."""
-    return tuple(_encoded(key, value) for key, value in given)
+    return tuple([_encoded(key, value) for key, value in given])
 
 
 def _encoded(key: str, value: str | bytes) -> tuple[bytes, bytes]:
@@ -48,14 +50,35 @@ def _encoded(key: str, value: str | bytes) -> tuple[bytes, bytes]:
     return key.encode(), value.encode()
 
 
-def metadata(headers: Headers) -> tuple[tuple[str, str | bytes], ...]:
-    """What the caller sent beside the request."""
-    return tuple(filter(None, map(_decoded, headers)))
+class Asked(NamedTuple):
+    """What the headers of a request say: `timeout` in seconds, `size` in bytes, as HTTP/2 counts them."""
+
+    path: str
+    is_grpc: bool
+    encoding: bytes
+    timeout: float | None
+    size: int
+    metadata: tuple[tuple[str, str | bytes], ...]
+
+
+@lru_cache(128)
+def asked(headers: Headers) -> Asked:
+    """Most calls of a client bring the headers that its last one did."""
+    named = dict(headers)
+    return Asked(
+        path=named.get(b":path", b"").decode(errors="replace"),
+        is_grpc=named[b":method"] == b"POST" and CONTENT.fullmatch(named.get(b"content-type", b"")) is not None,
+        encoding=named.get(b"grpc-encoding", b"identity"),
+        timeout=seconds(named.get(b"grpc-timeout")),
+        size=sum(map(len, chain.from_iterable(headers))) + FIELD * len(headers),
+        metadata=tuple(filter(None, map(_decoded, headers))),
+    )
 
 
 @lru_cache(256)
 def _decoded(header: tuple[bytes, bytes]) -> tuple[str, str | bytes] | None:
-    """Nothing for what is not the caller's. Most calls of a client bring what its last one did."""
+    """What the caller sent beside the request; nothing for what is not the caller's. A deadline differs from call to
+    call, and the rest does not."""
     name, value = header
     if name in OURS or name.startswith(b":"):
         return None
@@ -65,7 +88,6 @@ def _decoded(header: tuple[bytes, bytes]) -> tuple[str, str | bytes] | None:
     return name.decode(), value.decode(errors="replace")
 
 
-@lru_cache(256)
 def seconds(timeout: bytes | None) -> float | None:
     """A timeout such as `100m`; none where it is none."""
     if timeout is None or not TIMEOUT.fullmatch(timeout):

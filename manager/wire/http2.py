@@ -11,13 +11,12 @@ import grpc
 import ngh2
 
 from manager.wire.call import Call
-from manager.wire.framing import CONTENT, HEAD, Headers, address, seconds
+from manager.wire.framing import HEAD, Headers, address, asked
 from manager.wire.manners import Manners
 from manager.wire.tls import certificate_of, speaks_http2
 
 log = logging.getLogger(__name__)
 
-FIELD = 32  # bytes that HTTP/2 counts for a header beside its name and value
 AGES = (0.9, 1.1)  # of the age that is set, so that connections that were made together do not end together
 STREAM_WINDOW, WINDOW = 1024 * 1024, 16 * 1024 * 1024  # bytes that a client may send before any is taken
 QUEUED = 16 * 1024  # bytes of a stream that may wait for its client before its handler does
@@ -42,7 +41,7 @@ class Connection(asyncio.Protocol):
         self._handlers = handlers
         self._manners = manners
         self._connections = connections
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._http2 = ngh2.Connection(ngh2.Role.SERVER, CONFIGURATION)
         self._calls: dict[int, Call] = {}
         self._headed: set[int] = set()  # whose answers have begun
@@ -136,29 +135,27 @@ class Connection(asyncio.Protocol):
                     self._transport.close()
 
     def _request(self, number: int, headers: Headers, complete: bool) -> None:
-        named = dict(headers)
-        if named[b":method"] != b"POST" or not CONTENT.fullmatch(named.get(b"content-type", b"")):
+        about = asked(headers)
+        if not about.is_grpc:
             self._answer(number, ((b":status", b"415"),))
             self._useless.add(number)
             return
-        handler = self._handlers.get(named[b":path"].decode(errors="replace"))
-        encoding = named.get(b"grpc-encoding", b"identity")
-        call = Call(self, number, headers, handler, self._manners.message)
+        handler = self._handlers.get(about.path)
+        call = Call(self, number, about, handler, self._manners.message)
         self._calls[number] = call
         self._used = True
-        if sum(len(name) + len(value) + FIELD for name, value in headers) > self._manners.metadata:
+        if about.size > self._manners.metadata:
             call.stop(grpc.StatusCode.RESOURCE_EXHAUSTED, "received metadata size exceeds hard limit")
         elif handler is None:
             call.stop(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-        elif encoding != b"identity":
-            told = f"Compression algorithm '{encoding.decode(errors='replace')}' is disabled."
+        elif about.encoding != b"identity":
+            told = f"Compression algorithm '{about.encoding.decode(errors='replace')}' is disabled."
             call.stop(grpc.StatusCode.UNIMPLEMENTED, told)
         else:
-            timeout = seconds(named.get(b"grpc-timeout"))
             if handler.unary_unary is None:
-                call.begin(timeout)
+                call.begin(about.timeout)
             else:
-                call.begin(timeout and min(timeout, self._manners.longest), self._manners.deadline)
+                call.begin(about.timeout and min(about.timeout, self._manners.longest), self._manners.deadline)
                 self._glance()
             if complete:
                 call.complete()
@@ -179,7 +176,7 @@ class Connection(asyncio.Protocol):
 
     def _pinged(self) -> None:
         """Who pings oftener than he may while nothing is said to him is told so, in the words that gRPC knows."""
-        now = self._loop.time()
+        now = self.loop.time()
         self._strikes += now - self._pinged_at < self._manners.pings
         self._pinged_at = now
         if self._strikes > STRIKES and not self._over:
@@ -242,7 +239,7 @@ class Connection(asyncio.Protocol):
     async def room(self, number: int) -> None:
         """Returns when the client has taken almost all that was sent."""
         if not self._over and self._http2.queued_body_size(number) > QUEUED:
-            self._writers[number] = self._loop.create_future()
+            self._writers[number] = self.loop.create_future()
             try:
                 await self._writers[number]
             finally:
@@ -278,7 +275,7 @@ class Connection(asyncio.Protocol):
         """Writes when all that is ready now has been said: many answers are one write."""
         if not self._flushes:
             self._flushes = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushes = False
@@ -317,7 +314,7 @@ class Connection(asyncio.Protocol):
     # how long it lasts
 
     def _later(self, seconds: float, then: Callable[[], None]) -> None:
-        self._timers[then] = self._loop.call_later(seconds, then)
+        self._timers[then] = self.loop.call_later(seconds, then)
 
     def _look(self) -> None:
         """Who has said nothing for long is asked, and who does not answer is gone."""

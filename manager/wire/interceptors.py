@@ -105,7 +105,8 @@ def _exempt(handler: Handler, around: Around) -> Handler:
         return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, _read, around), decode, encode)
     behaviour: Any = handler.unary_stream
     if behaviour is not None:  # it writes by itself, so that it is awaited like a single call
-        watched = replace(around, meter=replace(around.meter, single=False), deadlines=None)
+        watched = replace(around, deadlines=None)
+        watched.meter.single = False
         return grpc.unary_stream_rpc_method_handler(_unary(behaviour, _read, watched), decode, encode)
     behaviour = handler.stream_stream
     return grpc.stream_stream_rpc_method_handler(_dialogue(behaviour, _anybody, around), decode, encode)
@@ -117,11 +118,15 @@ def _ready(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 
 
 def _unary(
-    behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Callable[[Any, Any], None], around: Around
+    behaviour: Callable[[Any, Any], Coroutine[Any, Any, Any]], admit: Callable[[Any, Any], None], around: Around
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     meter, door, deadlines, quota = around.meter, around.door, around.deadlines, around.quota
 
-    async def answered(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+    def open_to_all(request: Any, context: aio.ServicerContext[Any, Any]) -> Coroutine[Any, Any, Any]:
+        admit(request, context)
+        return behaviour(request, context)
+
+    async def guarded(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         caller = await door.enter(context) if door else None
         admit(request, context)
         if door and caller:
@@ -131,6 +136,8 @@ def _unary(
             return await behaviour(request, context)
         with quota.crowded():
             return await behaviour(request, context)
+
+    answered = open_to_all if door is None and quota.crowd is None else guarded
 
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         begun, ending = monotonic(), CANCELLED

@@ -118,7 +118,7 @@ def _credential(content: bytes) -> object:
 
 def _metadata(content: bytes) -> object:
     name = content[:8].hex().encode() + (b"-bin" if content[:1] < b"\x80" else b"")
-    return framing.metadata(((name, content), (b"grpc-timeout", content)))
+    return framing.asked(((b":method", b"POST"), (b":path", content), (name, content), (b"grpc-timeout", content)))
 
 
 def _query(content: bytes) -> object:
