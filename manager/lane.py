@@ -14,6 +14,7 @@ from manager.domain.refusals import Exhausted, Refusal, Unavailable
 
 log = logging.getLogger(__name__)
 
+LARGE = 0.25  # of the size that a batch may have
 HANGS = "the database does not answer; retry elsewhere"
 
 C = TypeVar("C")
@@ -58,7 +59,8 @@ class Lane(Generic[C, R]):
     """Collects calls and runs them in batches; each waiter gets its own answer. The urgent ones go first.
 
     An idle lane runs at once. A busy one lingers for as long as its last batch took, `linger` at most: half of its time
-    for company, since most of what a small batch costs is the batch. One that takes longer than `patience` hangs: until
+    for company, since most of what a small batch costs is the batch; a batch that is large already is not kept. One
+    that takes longer than `patience` hangs: until
     it ends, its waiters and all who wait or come are told to ask elsewhere.
     `meter` hears of each batch that has ended: how many calls it had, and how many seconds it took.
     """
@@ -126,7 +128,7 @@ class Lane(Generic[C, R]):
             while batch := self._take():
                 begun = monotonic()
                 await self._answer(batch)
-                if self._left() and not self._closed:
+                if 0 < self.waiting < self._size * LARGE and not self._closed:
                     await asyncio.sleep(min(self._linger, monotonic() - begun))
 
     def close(self) -> None:

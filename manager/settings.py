@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     # lanes: how long a busy one lingers for company at most, and how much may wait
     turn_linger: Seconds = Field(default=S / 200, ge=0 * S, le=S)
     turn_queue: int = Field(default=20_000, ge=1)
-    turn_size: int = Field(default=2_000, ge=1)
+    turn_size: int = Field(default=1_000, ge=1)
     registration_rate: float = Field(default=500.0, gt=0)
     registration_burst: float = Field(default=2_000.0, ge=1)
     check_linger: Seconds = Field(default=S / 200, ge=0 * S, le=S)

@@ -26,11 +26,16 @@ class Work:
 
 @asynccontextmanager
 async def lane_of(
-    work: Work, *, size: int = 3, queue: int = 5, patience: timedelta | None = None
+    work: Work,
+    *,
+    size: int = 3,
+    queue: int = 5,
+    patience: timedelta | None = None,
+    linger: timedelta = timedelta(0),
 ) -> AsyncIterator[Lane[int, int]]:
     """A lane for which a hundred and more is urgent."""
     lane: Lane[int, int] = Lane(
-        work.run, linger=timedelta(0), size=size, queue=queue, urgent=lambda number: number >= 100, patience=patience
+        work.run, linger=linger, size=size, queue=queue, urgent=lambda number: number >= 100, patience=patience
     )
     task = asyncio.create_task(lane.serve())
     yield lane
@@ -59,6 +64,19 @@ async def test_the_urgent_go_first() -> None:
         work.go.set()
         assert await asyncio.gather(*tasks) == [1, 2, 3, 4, 100, 101]
         assert work.batches == [[1], [100, 101, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(("others", "kept"), [(1, True), (2, False)])
+async def test_a_busy_lane_waits_for_company_unless_there_is_enough(others: int, kept: bool) -> None:
+    work = Work()
+    async with lane_of(work, size=8, linger=timedelta(minutes=1)) as lane:
+        tasks = await waiting(lane, 1)
+        tasks += await waiting(lane, *range(2, 2 + others))
+        await asyncio.sleep(0.3)  # which is how long the first one takes, and the others would be kept
+        work.go.set()
+        await settled()
+        assert tasks[-1].done() is not kept
+        await asyncio.gather(*tasks)
 
 
 async def test_a_full_queue_has_room_for_the_urgent() -> None:

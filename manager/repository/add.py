@@ -10,7 +10,7 @@ from manager.domain.instance import Instance, InstanceId
 from manager.domain.lease import Leases
 from manager.domain.refusals import ChildOfManager, Refusal
 from manager.repository.instances import Known
-from manager.repository.turn import Turn, Write
+from manager.repository.turn import Turn, Write, sparse
 
 INSERT = """
 added as (
@@ -140,11 +140,11 @@ def _insertion(turn: Turn, instances: Sequence[Instance]) -> Write:
             "added": [each.id for each in instances],
             "added_types": [int(each.type) for each in instances],
             "hostnames": [each.hostname for each in instances],
-            "labels": [json.dumps(dict(each.labels)) for each in instances],
+            "labels": [json.dumps(dict(each.labels)) if each.labels else "{}" for each in instances],
             "timeouts": [each.timeout for each in instances],
             "digests": [each.digest for each in instances],
             "added_revisions": [each.created_revision for each in instances],
-            "parents": [each.parent for each in instances],
+            "parents": sparse([each.parent for each in instances]),
             "offerers": [of.id for of, _, _ in offers],
             "offer_ordinals": [number for _, number, _ in offers],
             "service_types": [int(each.type) for _, _, each in offers],

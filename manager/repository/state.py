@@ -28,19 +28,17 @@ def encode_service(service: Service) -> dict[str, object]:
 
 def encode(instance: Instance) -> str:
     """The state of an instance as JSON."""
-    return json.dumps(
-        {
-            "type": int(instance.type),
-            "hostname": instance.hostname,
-            "labels": dict(instance.labels),
-            "timeout_ms": instance.timeout // MILLISECOND,
-            "created_at_ms": (instance.created_at - EPOCH) // MILLISECOND,
-            "created_revision": instance.created_revision,
-            "updated_revision": instance.updated_revision,
-            "parent": None if instance.parent is None else str(instance.parent),
-            "services": [encode_service(each) for each in instance.services],
-            **({"stale": True} if instance.status is Status.STALE else {}),
-        }
+    # as `json.dumps` writes it, which takes twice as long
+    labels = json.dumps(dict(instance.labels)) if instance.labels else "{}"
+    parent = "null" if instance.parent is None else f'"{instance.parent}"'
+    services = json.dumps([encode_service(each) for each in instance.services]) if instance.services else "[]"
+    stale = ', "stale": true' if instance.status is Status.STALE else ""
+    return (
+        f'{{"type": {int(instance.type)}, "hostname": {json.dumps(instance.hostname)}, "labels": {labels},'
+        f' "timeout_ms": {instance.timeout // MILLISECOND},'
+        f' "created_at_ms": {(instance.created_at - EPOCH) // MILLISECOND},'
+        f' "created_revision": {instance.created_revision}, "updated_revision": {instance.updated_revision},'
+        f' "parent": {parent}, "services": {services}{stale}}}'
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
@@ -29,6 +29,8 @@ from manager.repository.grace import forgive, forgive_all
 from manager.repository.instances import FACTS, Known, facts, instance_of
 from manager.repository.state import encode, encode_service
 from manager.repository.trail import acts_of, note
+
+T = TypeVar("T")
 
 
 class UnknownHistoryError(Exception):
@@ -143,7 +145,7 @@ with {last}trailed as (
     insert into event (revision, ordinal, type, instance_id, related_id, service, before, after,
                        cause, root_cause, actor, note, nonce, at)
     select u.revision, u.ordinal, u.type, u.instance, u.related, cast(u.service as jsonb), cast(u.before as jsonb),
-           cast(u.after as jsonb), u.cause, u.root, u.actor, u.note, :nonce, :now
+           cast(u.after as jsonb), u.cause, u.root, u.actor, coalesce(u.note, ''), :nonce, :now
     from unnest(cast(:revisions as bigint[]), cast(:ordinals as integer[]), cast(:types as smallint[]),
                 cast(:instances as uuid[]), cast(:related as uuid[]), cast(:services as text[]),
                 cast(:befores as text[]), cast(:afters as text[]), cast(:causes as smallint[]),
@@ -182,16 +184,22 @@ async def _append(present: Turn, *, ring: bool) -> None:
             "ordinals": _ordinals(events),
             "types": [int(each.type) for each in events],
             "instances": [each.instance for each in events],
-            "related": [each.related for each in events],
-            "services": [each.service and json.dumps(encode_service(each.service)) for each in events],
-            "befores": befores,
-            "afters": afters,
-            "causes": [each.cause for each in events],
-            "roots": [each.root for each in events],
+            "related": sparse([each.related for each in events]),
+            "services": sparse([each.service and json.dumps(encode_service(each.service)) for each in events]),
+            "befores": sparse(befores),
+            "afters": sparse(afters),
+            "causes": sparse([each.cause for each in events]),
+            "roots": sparse([each.root for each in events]),
             "actors": [str(each.actor) for each in events],
-            "notes": [each.note for each in events],
+            "notes": sparse([each.note or None for each in events]),
         },
     )
+
+
+def sparse(column: list[T | None]) -> list[T | None]:
+    """A column of `unnest`, which fills up with nulls what is shorter than the others: the driver looks at each item
+    for longer than all else that is done for it."""
+    return column if any(each is not None for each in column) else []
 
 
 def _ordinals(events: Sequence[Event]) -> list[int]:

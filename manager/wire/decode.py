@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import lru_cache
@@ -121,9 +121,9 @@ def service(field: str, message: pb.Service) -> Service:
     )
 
 
-def services(messages: Iterable[pb.Service]) -> tuple[Service, ...]:
+def services(messages: Collection[pb.Service]) -> tuple[Service, ...]:
     """At most 32 services; one that is given twice counts once."""
-    return tuple(dict.fromkeys(several("services", messages, service, SERVICES)))
+    return () if not messages else tuple(dict.fromkeys(several("services", messages, service, SERVICES)))
 
 
 def timeout(milliseconds: int) -> timedelta | None:
@@ -201,13 +201,13 @@ class FilterFields(Protocol):
     subtree_of: str
 
     @property
-    def ids(self) -> Iterable[str]: ...
+    def ids(self) -> Collection[str]: ...
     @property
-    def types(self) -> Iterable[int]: ...
+    def types(self) -> Collection[int]: ...
     @property
-    def service_types(self) -> Iterable[int]: ...
+    def service_types(self) -> Collection[int]: ...
     @property
-    def hostnames(self) -> Iterable[str]: ...
+    def hostnames(self) -> Collection[str]: ...
     @property
     def labels(self) -> Mapping[str, str]: ...
 
@@ -216,12 +216,11 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
-def several(field: str, given: Iterable[T], decode: Callable[[str, T], V], limit: int = PAGE_LIMIT) -> tuple[V, ...]:
+def several(field: str, given: Collection[T], decode: Callable[[str, T], V], limit: int = PAGE_LIMIT) -> tuple[V, ...]:
     """Each of a repeated field, named by its place in it; `limit` of them at most."""
-    items = given if isinstance(given, Sequence) else list(given)  # half a million would take their time to be listed
-    if len(items) > limit:
-        raise InvalidRequest(field, f"must be at most {limit}, and are {len(items)}")
-    return tuple(decode(f"{field}[{place}]", each) for place, each in enumerate(items))
+    if len(given) > limit:
+        raise InvalidRequest(field, f"must be at most {limit}, and are {len(given)}")
+    return tuple(decode(f"{field}[{place}]", each) for place, each in enumerate(given))
 
 
 def wanted(message: FilterFields) -> Filter:
@@ -314,7 +313,7 @@ def event_types(message: pb.SubscribeRequest) -> frozenset[EventType]:
     SYNCED and BOOKMARK are asked for by `send_initial_state` and `send_bookmarks`; naming them here adds nothing.
     """
     marks = (pb.SYNCED, pb.BOOKMARK)
-    named = several("event_types", (each for each in message.event_types if each not in marks), event_type)
+    named = several("event_types", [each for each in message.event_types if each not in marks], event_type)
     return frozenset(named) if message.event_types else SEED
 
 

@@ -56,17 +56,17 @@ class FleetService(grpc_pb.FleetServiceServicer):
         self, request_iterator: AsyncIterator[pb.HealthCheckBatch], context: Context
     ) -> AsyncIterator[pb.HealthCheckOutcomes]:
         async for batch in until(self._checks.stopping, request_iterator, _stopping):
-            ids = batches.read("instance_ids", batch.instance_ids, _instance_id)
+            ids = await batches.read("instance_ids", batch.instance_ids, _instance_id)
             yield batches.checked(await batches.carried(ids, self._checks.submit_many))
 
     async def AddInstances(self, request: pb.AddInstancesRequest, context: Context) -> pb.Outcomes:
         actor = actor_of(context)
-        calls = batches.read("instances", request.instances, lambda each: decode.registration(each, actor))
+        calls = await batches.read("instances", request.instances, lambda each: decode.registration(each, actor))
         return batches.outcomes(await batches.carried(calls, self._turns.submit_many))
 
     async def KillInstances(self, request: pb.KillInstancesRequest, context: Context) -> pb.Outcomes:
         actor = actor_of(context)
-        calls = batches.read("kills", request.kills, lambda each: decode.kill(each, actor))
+        calls = await batches.read("kills", request.kills, lambda each: decode.kill(each, actor))
         return batches.outcomes(await batches.carried(calls, self._turns.submit_many))
 
     async def PostMetrics(self, request: pb.MetricsBatch, context: Context) -> pb.PostedMetrics:

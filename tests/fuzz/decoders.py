@@ -1,7 +1,7 @@
 """Everything that reads what a stranger has sent, as the services and the gate call it, by name."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -43,6 +43,15 @@ def _page(message: Any) -> object:
     return decode.page(message, decode.wanted(message))
 
 
+def _all(read: Coroutine[Any, Any, object]) -> object:
+    """What is read a few items at a time."""
+    while True:
+        try:
+            read.send(None)
+        except StopIteration as end:
+            return end.value
+
+
 READ: Mapping[str, Callable[[Any], object]] = {
     "TryAddInstance": lambda message: decode.registration(message, ACTOR),
     "TryUpdateInstance": lambda message: decode.update(message, ACTOR),
@@ -66,13 +75,13 @@ READ: Mapping[str, Callable[[Any], object]] = {
     "GetLlmMetrics": _one,
     "UploadStats": decode.stats,
     "GetStats": lambda message: decode.hostname(message.hostname),
-    "HealthChecks": lambda message: batches.read(
-        "instance_ids", message.instance_ids, lambda each: decode.instance_id("", each)
+    "HealthChecks": lambda message: _all(
+        batches.read("instance_ids", message.instance_ids, lambda each: decode.instance_id("", each))
     ),
-    "AddInstances": lambda message: batches.read(
-        "instances", message.instances, lambda each: decode.registration(each, ACTOR)
+    "AddInstances": lambda message: _all(
+        batches.read("instances", message.instances, lambda each: decode.registration(each, ACTOR))
     ),
-    "KillInstances": lambda message: batches.read("kills", message.kills, lambda each: decode.kill(each, ACTOR)),
+    "KillInstances": lambda message: _all(batches.read("kills", message.kills, lambda each: decode.kill(each, ACTOR))),
     "PostMetrics": lambda message: list(batches.samples(message)),
     "WatchInstances": _subscription,
     "DescribeInstance": _one,
