@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -170,10 +170,12 @@ async def _prepare(postgres: Postgres, settings: Settings) -> str:
 
 async def _revive(postgres: Postgres) -> None:
     """Starts the server anew whenever it has ended; what was committed is there again. Auditors stand back."""
-    while True:
-        await asyncio.sleep(WATCH)
-        for each in niceness.of_role(postgres.process.pid, AUDITOR):
-            niceness.stand_back(each)
-        if postgres.process.poll() is not None:
-            log.warning("PostgreSQL has ended by itself (%s), and is started anew", postgres.process.returncode)
-            postgres.restart()
+    with closing(niceness.Allowance(f"{postgres.name}-{AUDITOR}")) as allowance:
+        while True:
+            await asyncio.sleep(WATCH)
+            for each in niceness.of_role(postgres.process.pid, AUDITOR):
+                niceness.stand_back(each)
+                allowance.hold(each)
+            if postgres.process.poll() is not None:
+                log.warning("PostgreSQL has ended by itself (%s), and is started anew", postgres.process.returncode)
+                postgres.restart()

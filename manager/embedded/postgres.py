@@ -46,6 +46,11 @@ class Postgres:
         return self._cluster.binaries.version
 
     @property
+    def name(self) -> str:
+        """By which its processes are known, the same for the same folder."""
+        return leftovers.cluster_name(self._cluster.home.data)
+
+    @property
     def data_dir(self) -> Path:
         """The folder with everything: PostgreSQL's own data, its log, the passwords and the lock."""
         return self._cluster.home.folder
