@@ -11,7 +11,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 MOST = 1_000  # pages
-SIZE = 8 * 2**20  # bytes of the events in them, as stored; what is made of them comes to about as much again, twice
+SIZE = 2 * 2**20  # bytes of the events in them, as stored; as objects, and what is made of them, it is eight times that
 
 
 @dataclass(frozen=True, slots=True)
