@@ -14,14 +14,15 @@ Known = dict[InstanceId, Instance]
 
 
 TYPES = {int(each): each for each in InstanceType}
+CAUSES = {int(each): each for each in Cause}
 
 
 def instance_of(row: Row) -> Instance:
     """An instance from a row of `instance_whole`, with `last_seen` and `stale` where the statement asked for them."""
-    # columns by subscript, types from a table: pages of a thousand are made of these
+    # columns by subscript, types and causes from tables: pages of a thousand are made of these
     death = None
     if row["died_at"] is not None:
-        death = Death(row["died_at"], row["died_revision"], Cause(row["death_cause"]), row["root_cause"])
+        death = Death(row["died_at"], row["died_revision"], CAUSES[row["death_cause"]], row["root_cause"])
     services = row["services"]
     return Instance(
         id=row["id"],

@@ -4,8 +4,9 @@ It is read from the lives, versions, links and services that are on record, and 
 back as the dead are remembered, whatever is kept of the events.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,7 +15,7 @@ from manager.domain.filter import Filter
 from manager.domain.instance import Instance, InstanceId
 from manager.domain.past import Difference, Moment, Point
 from manager.domain.refusals import HistoryGone, InvalidRequest
-from manager.repository.driver import rows
+from manager.repository.driver import row, rows
 from manager.repository.instances import Known, instance_of
 from manager.repository.listing import CHUNK
 
@@ -31,12 +32,12 @@ async def point(connection: AsyncConnection, moment: Moment) -> Point:
 
     Raises HistoryGone where somebody who lived then is forgotten by now, and InvalidRequest for what is yet to come.
     """
-    row = (await connection.execute(POINT, {"revision": moment.revision, "at": moment.at})).one()
-    if row.revision > row.newest:
-        raise InvalidRequest(moment.field, f"is yet to come: the newest revision is {row.newest}")
-    if row.revision < row.oldest:
-        raise HistoryGone(f"the past is on record from revision {row.oldest} on, and that was {row.revision}")
-    return Point(row.epoch, row.revision)
+    found = await row(connection, POINT, {"revision": moment.revision, "at": moment.at})
+    if found.revision > found.newest:
+        raise InvalidRequest(moment.field, f"is yet to come: the newest revision is {found.newest}")
+    if found.revision < found.oldest:
+        raise HistoryGone(f"the past is on record from revision {found.oldest} on, and that was {found.revision}")
+    return Point(found.epoch, found.revision)
 
 
 # Who they are first, and then all that is to be known of them, kind by kind: one by one, each would be four searches.
@@ -136,8 +137,7 @@ async def lived(
     while True:
         if named is None:
             statement, given = _statement(wanted)
-            found = await rows(connection, statement, {**given, "revision": revision, "after": after, "limit": limit})
-            page = [instance_of(row) for row in found]
+            page = await _read(connection, statement, {**given, "revision": revision, "after": after, "limit": limit})
             last = page[-1].id if len(page) == limit else None
         else:
             part = [each for each in named if after is None or each > after][:limit]
@@ -176,13 +176,19 @@ async def among(
     if not ids:
         return {}
     given = {"ids": ids, "revision": revision, "alive": revision if alive is None else alive}
-    found = await rows(connection, AMONG, given)
-    return {row["id"]: instance_of(row) for row in found}
+    return {each.id: each for each in await _read(connection, AMONG, given)}
+
+
+async def _read(connection: AsyncConnection, statement: TextClause, values: Mapping[str, object]) -> list[Instance]:
+    found = [instance_of(each) for each in await rows(connection, statement, values)]
+    await asyncio.sleep(0)  # messages are made of them next, and a health check need not wait for both
+    return found
 
 
 # Whoever began or ended in between, or was told to be different meanwhile: kind by kind, since most have stayed as they
 # were, and one by one each of them would be four searches. What was changed and changed back is among them, and is left
 # out when the two are compared. Each index would sort for itself whom it is to look for.
+# The gone are found by both ends of their lives in one index.
 TOUCHED = text("""
 with became as materialized (
     select l.* from (
@@ -194,14 +200,15 @@ with became as materialized (
     ) l
     where cast(:after as uuid) is null or l.id > :after
 ), stayed as materialized (
-    select array_agg(id order by id) as ids, array_agg(id) filter (where updated_revision > :first) as updated
-    from became where created_revision <= :first
+    select array(select id from became where created_revision <= :first order by id) as ids,
+           array(select id from became where created_revision <= :first and updated_revision > :first) as updated
 )
 select id, true as born from became where created_revision > :first
 union
 select id, false from instance
 where died_revision is not null and int8range(created_revision, died_revision) @> cast(:first as bigint)
-  and died_revision <= :last and (cast(:after as uuid) is null or id > :after)
+  and int8range(created_revision, died_revision) <@ int8range(null, cast(:last as bigint))
+  and (cast(:after as uuid) is null or id > :after)
 union
 select v.instance_id, false from instance_version v
 where v.instance_id = any(cast((select updated from stayed) as uuid[]))
@@ -231,8 +238,8 @@ async def differences(
     while True:
         given = {"first": first, "last": last, "after": after, "limit": limit}
         touched = await rows(connection, TOUCHED, given)
-        ids = [row["id"] for row in touched]
-        befores = await among(connection, [row["id"] for row in touched if not row["born"]], first)
+        ids = [each["id"] for each in touched]
+        befores = await among(connection, [each["id"] for each in touched if not each["born"]], first)
         afters = await among(connection, ids, last, first)
         for each in ids:
             found = Difference(each, befores.get(each), afters.get(each))

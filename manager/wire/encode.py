@@ -49,25 +49,38 @@ def service(value: Service) -> pb.Service:
 
 def instance(value: Instance) -> pb.InstanceDescription:
     """An instance, with all that the server fills."""
-    message = pb.InstanceDescription(
-        instance_id=str(value.id),
-        instance_type=pb.InstanceType.ValueType(value.type),
-        hostname=value.hostname,
-        labels=value.labels,
-        parent_id="" if value.parent is None else str(value.parent),
-        services=[service(each) for each in value.services],
-        timeout_ms=value.timeout // MILLISECOND,
-        status=pb.Status.ValueType(value.status),
-        created_at_ms=milliseconds(value.created_at),
-        last_health_check_ms=0 if value.last_seen is None else milliseconds(value.last_seen),
-        created_revision=value.created_revision,
-        updated_revision=value.updated_revision,
-    )
+    message = pb.InstanceDescription()
+    describe(value, message)
+    return message
+
+
+def describe(value: Instance, message: pb.InstanceDescription) -> None:
+    """The same, into an empty message, where it is one of many: a message that is put into another is copied.
+
+    Field by field, and label by label: it takes half the time that a constructor of all does.
+    """
+    message.instance_id = str(value.id)
+    message.instance_type = pb.InstanceType.ValueType(value.type)
+    message.hostname = value.hostname
+    if value.labels:
+        labels = message.labels
+        for key, content in value.labels.items():
+            labels[key] = content
+    if value.parent is not None:
+        message.parent_id = str(value.parent)
+    if value.services:
+        message.services.extend(map(service, value.services))
+    message.timeout_ms = value.timeout // MILLISECOND
+    message.status = pb.Status.ValueType(value.status)
+    message.created_at_ms = milliseconds(value.created_at)
+    if value.last_seen is not None:
+        message.last_health_check_ms = milliseconds(value.last_seen)
+    message.created_revision = value.created_revision
+    message.updated_revision = value.updated_revision
     if value.death is not None:
         message.died_at_ms = milliseconds(value.death.at)
         message.death_cause = pb.Cause.ValueType(value.death.cause)
         message.root_cause_id = str(value.death.root)
-    return message
 
 
 def check(value: Check) -> pb.HealthCheck:
@@ -89,13 +102,13 @@ def diff_token(value: Step) -> bytes:
     return DIFF_TOKEN.pack(1, value.epoch.bytes, value.after.bytes, value.first, value.last)
 
 
-def difference(value: Difference) -> fleet_pb.Difference:
-    """One instance at two moments."""
-    return fleet_pb.Difference(
-        instance_id=str(value.id),
-        before=None if value.before is None else instance(value.before),
-        after=None if value.after is None else instance(value.after),
-    )
+def difference(value: Difference, message: fleet_pb.Difference) -> None:
+    """One instance at two moments, into an empty message."""
+    message.instance_id = str(value.id)
+    if value.before is not None:
+        describe(value.before, message.before)
+    if value.after is not None:
+        describe(value.after, message.after)
 
 
 def resume_token(value: ResumeToken) -> bytes:

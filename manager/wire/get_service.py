@@ -112,11 +112,12 @@ async def fill(page: pb.InstanceList, instances: AsyncIterator[Instance], most: 
     room = BYTES_LIMIT
     last: InstanceId | None = None
     async for each in instances:
-        message = encode.instance(each)
+        message = page.instances.add()
+        encode.describe(each, message)
         room -= message.ByteSize() + 8
-        if last is not None and (room < 0 or len(page.instances) == most):
+        if last is not None and (room < 0 or len(page.instances) > most):
+            del page.instances[-1]
             return last
-        page.instances.append(message)
         last = each.id
     return None
 

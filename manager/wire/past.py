@@ -45,14 +45,15 @@ async def diff(readers: Readers, request: pb.DiffRequest) -> pb.InstanceDiff:
         else:
             first, last = [await _again(connection, step.epoch, each) for each in (step.first, step.last)]
         answer = pb.InstanceDiff(from_revision=first.revision, to_revision=last.revision)
-        room, after = BYTES_LIMIT, None if step is None else step.after
+        page, room, after = answer.differences, BYTES_LIMIT, None if step is None else step.after
         async for each in past.differences(connection, first.revision, last.revision, after=after, most=size):
-            message = encode.difference(each)
+            message = page.add()
+            encode.difference(each, message)
             room -= message.ByteSize() + 8
-            if after is not None and answer.differences and (room < 0 or len(answer.differences) == size):
+            if after is not None and len(page) > 1 and (room < 0 or len(page) > size):
+                del page[-1]
                 answer.next_page_token = encode.diff_token(Step(first.epoch, after, first.revision, last.revision))
                 break
-            answer.differences.append(message)
             after = each.id
     return answer
 
