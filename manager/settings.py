@@ -128,7 +128,7 @@ class Settings(BaseSettings):
 
     # what is kept, and how it gets there
     sample_buffer: int = Field(default=100_000, ge=1)
-    flush_interval: Seconds = Field(default=S / 2, ge=S / 100, le=S)
+    flush_interval: Seconds = Field(default=S / 5, ge=S / 100, le=S)
     metrics_retention: Seconds = Field(default=30 * DAY, ge=DAY, le=3650 * DAY)
     minutes_retention: Seconds = Field(default=90 * DAY, ge=DAY, le=3650 * DAY)
     hours_retention: Seconds = Field(default=400 * DAY, ge=DAY, le=3650 * DAY)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -15,6 +15,7 @@ from manager.domain.calls import Call, Kill, Link, Offer, Outcome, Registration,
 from manager.domain.grace import Patience
 from manager.domain.instance import Cause, InstanceId, InstanceType, Service, ServiceType
 from manager.domain.lease import Lease, leases
+from manager.domain.metrics import Post, Sample
 from manager.domain.policy import Policy
 from manager.domain.preservation import Limits
 from manager.presence import new_id
@@ -30,6 +31,15 @@ AT_ONCE = Limits(rate=1e6, burst=1e6, size=10**9)
 POLICY = Policy(LEASES, Patience(), pace=S, interval=2 * S, limits=AT_ONCE, notify=NOTIFY)
 
 Answer = Outcome | BaseException
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def posted(sample: Sample) -> Post:
+    """One that is read, as it was posted."""
+    of, measured, *values = sample
+    return Post(type(sample), [(of.bytes, (measured - EPOCH) // timedelta(milliseconds=1), *values)])
 
 
 def service(port: int = 9222, host: str = "10.0.0.1", path: str = "") -> Service:

@@ -15,7 +15,7 @@ from manager.repository.metrics import prepare as make_ahead
 from manager.repository.trim import Retention
 from manager.upkeep import keep_up, sweep
 from tests.conftest import Database
-from tests.fleet import Fleet, S, fleet_of
+from tests.fleet import Fleet, S, fleet_of, posted
 
 DAY = timedelta(days=1)
 KEPT = Retention(metrics=30 * DAY, history=7 * DAY, tombstones=30 * DAY)
@@ -121,7 +121,7 @@ async def test_while_partitions_are_made_others_read_and_write(fleet: Fleet, dat
         )
         assert "AccessExclusiveLock" not in {row["mode"] for row in held}
         async with asyncio.timeout(2), fleet.connections.samples.use() as connection:
-            assert await store(connection, [SystemSample(one, datetime.now(UTC), 1, 1)]) == 1
+            assert await store(connection, [posted(SystemSample(one, datetime.now(UTC), 1, 1))]) == 1
         assert len(await fleet.rows("select * from system_metrics")) == 1
     await maker.close()
 
@@ -147,7 +147,7 @@ async def test_a_partition_that_is_read_is_dropped_another_time_and_blocks_nobod
         assert sqlstate(refused.value) == "55P03"
         assert asyncio.get_running_loop().time() - begun < 2
         async with asyncio.timeout(2), fleet.connections.samples.use() as connection:
-            await store(connection, [SystemSample(one, datetime.now(UTC), 1, 1)])
+            await store(connection, [posted(SystemSample(one, datetime.now(UTC), 1, 1))])
     assert await prepare(fleet) == [partition]
 
 
@@ -165,7 +165,7 @@ async def test_two_managers_at_once_make_and_drop_each_partition_once(fleet: Fle
 async def test_samples_are_never_without_a_partition(fleet: Fleet) -> None:
     one = await fleet.add()
     async with fleet.connections.samples.use() as connection:
-        assert await store(connection, [SystemSample(one, datetime.now(UTC), 1, 1)]) == 1
+        assert await store(connection, [posted(SystemSample(one, datetime.now(UTC), 1, 1))]) == 1
     assert await fleet.value("select tableoid::regclass::text from system_metrics") == (
         f"system_metrics_{await fleet.value('select clock_timestamp()'):%Y%m%d}"
     )

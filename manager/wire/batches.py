@@ -1,12 +1,12 @@
 """Batches: many items a message, each with the outcome that its single call would have had."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 from manager.domain.calls import Checked, Outcome
-from manager.domain.metrics import Sample
+from manager.domain.metrics import GpuSample, LlmSample, Post, Posted, ProxySample, SystemSample
 from manager.domain.refusals import InvalidRequest
 from manager.pb import fleet_pb2 as pb
 from manager.wire import decode, encode
@@ -83,25 +83,32 @@ def checked(values: Iterable[Outcome | Exception]) -> pb.HealthCheckOutcomes:
     return message
 
 
-SAMPLES: tuple[tuple[str, Callable[[Any], Sample]], ...] = (
-    ("proxy", decode.proxy_sample),
-    ("system", decode.system_sample),
-    ("gpu", decode.gpu_sample),
-    ("llm", decode.llm_sample),
-)
+SAMPLES: Mapping[str, type[Any]] = {"proxy": ProxySample, "system": SystemSample, "gpu": GpuSample, "llm": LlmSample}
 
 
-def samples(request: pb.MetricsBatch) -> tuple[Sequence[Sample], Sequence[Exception]]:
+def samples(request: pb.MetricsBatch) -> tuple[Sequence[Post], Sequence[Exception]]:
     """All of them, of whichever kind; and what is wrong with those that are none."""
-    total = sum(len(getattr(request, kind)) for kind, _ in SAMPLES)
+    given = {field: messages for field in SAMPLES if (messages := getattr(request, field))}
+    total = sum(map(len, given.values()))
     if total > MOST:
         raise InvalidRequest("", f"must be at most {MOST} samples, and are {total}: send several batches")
-    good: list[Sample] = []
+    good: list[Post] = []
     refused: list[Exception] = []
-    for kind, decoded in SAMPLES:
-        for place, each in enumerate(getattr(request, kind)):
-            try:
-                good.append(decoded(each))
-            except InvalidRequest as refusal:
-                refused.append(_at(f"{kind}[{place}]", refusal))
+    for field, messages in given.items():
+        kind = SAMPLES[field]
+        if (taken := decode.samples(kind, messages)) is None:
+            taken, problems = _one_by_one(field, kind, messages)
+            refused += problems
+        good.append(Post(kind, taken))
+    return good, refused
+
+
+def _one_by_one(field: str, kind: type[Any], messages: Iterable[Any]) -> tuple[list[Posted], list[Exception]]:
+    good: list[Posted] = []
+    refused: list[Exception] = []
+    for place, each in enumerate(messages):
+        try:
+            good.append(decode.sample(kind, each))
+        except InvalidRequest as refusal:
+            refused.append(_at(f"{field}[{place}]", refusal))
     return good, refused

@@ -1,12 +1,12 @@
 """Messages to values. Whatever is wrong with a request is said here, naming the field; behind it nothing re-checks."""
 
-import math
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from functools import lru_cache
-from typing import Protocol, TypeVar
+from math import isfinite
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from manager.domain.actor import Actor
@@ -14,7 +14,7 @@ from manager.domain.calls import Kill, Link, Offer, Registration, Update
 from manager.domain.event import SEED, EventType
 from manager.domain.filter import PAGE_LIMIT, Cursor, Filter, ResumeToken
 from manager.domain.instance import RESERVED_LABEL, Cause, InstanceId, InstanceType, Service, ServiceType, Status
-from manager.domain.metrics import GpuSample, HostStats, LlmSample, ProxySample, SystemSample
+from manager.domain.metrics import GpuSample, HostStats, LlmSample, Posted, ProxySample, SystemSample
 from manager.domain.refusals import InvalidRequest
 from manager.pb import fleet_pb2 as fleet_pb
 from manager.pb import instance_manager_pb2 as pb
@@ -81,12 +81,6 @@ def moment(field: str, milliseconds: int) -> datetime:
     """Milliseconds since the epoch, up to the year 9999."""
     if not 0 <= milliseconds <= MAX_MILLISECONDS:
         raise InvalidRequest(field, "must be milliseconds since 1970, UTC, up to the year 9999")
-    return _moment(milliseconds)
-
-
-@lru_cache(1024)
-def _moment(milliseconds: int) -> datetime:
-    """A batch has the same few over and over."""
     return EPOCH + timedelta(milliseconds=milliseconds)
 
 
@@ -322,53 +316,56 @@ def event_type(field: str, value: int) -> EventType:
     return member(field, EventType, value)
 
 
-def proxy_sample(message: pb.ProxyMetrics) -> ProxySample:
-    """PostProxyMetrics."""
-    return ProxySample(
-        instance_id("instance_id", message.instance_id),
-        moment("timestamp_ms", message.timestamp_ms),
-        count("active_connections", message.active_connections),
-        count("total_connections", message.total_connections),
-        count("bytes_sent", message.bytes_sent),
-        count("bytes_received", message.bytes_received),
-    )
+# the fields of a sample's message, in the order of its kind's
+SAMPLE: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
+    kind: attrgetter("instance_id", "timestamp_ms", *kind._fields[2:])
+    for kind in (ProxySample, SystemSample, GpuSample, LlmSample)
+}
+MOST: Mapping[str, int] = {"gpu_index": 1023, "utilization_percent": 100}  # else MAX_COUNT
 
 
-def system_sample(message: pb.SystemMetrics) -> SystemSample:
-    """PostSystemMetrics."""
-    return SystemSample(
-        instance_id("instance_id", message.instance_id),
-        moment("timestamp_ms", message.timestamp_ms),
-        count("used_memory_bytes", message.used_memory_bytes),
-        count("total_memory_bytes", message.total_memory_bytes),
-    )
+def sample(kind: type[Any], message: Any) -> Posted:
+    """Post*Metrics."""
+    identity, time, *values = SAMPLE[kind](message)
+    of = instance_id("instance_id", identity)
+    moment("timestamp_ms", time)
+    for field, value in zip(kind._fields[2:], values, strict=True):
+        _amount(field, value)
+    return of.bytes, time, *values
 
 
-def gpu_sample(message: pb.GpuMetrics) -> GpuSample:
-    """PostGpuMetrics."""
-    if message.gpu_index > 1023:
-        raise InvalidRequest("gpu_index", f"must be 0 to 1023, and is {message.gpu_index}")
-    if not (math.isfinite(message.utilization_percent) and 0 <= message.utilization_percent <= 100):
-        raise InvalidRequest("utilization_percent", "must be 0 to 100")
-    return GpuSample(
-        instance_id("instance_id", message.instance_id),
-        moment("timestamp_ms", message.timestamp_ms),
-        message.gpu_index,
-        count("used_memory_bytes", message.used_memory_bytes),
-        count("total_memory_bytes", message.total_memory_bytes),
-        message.utilization_percent,
-    )
+def _amount(field: str, value: float) -> None:
+    most = MOST.get(field, MAX_COUNT)
+    if not 0 <= value <= most:  # which NaN is not either
+        given = f", and is {value}" if field == "gpu_index" else ""
+        raise InvalidRequest(field, f"must be at most {most}" if most == MAX_COUNT else f"must be 0 to {most}{given}")
 
 
-def llm_sample(message: pb.LlmMetrics) -> LlmSample:
-    """PostLlmMetrics."""
-    return LlmSample(
-        instance_id("instance_id", message.instance_id),
-        moment("timestamp_ms", message.timestamp_ms),
-        count("request_count", message.request_count),
-        count("tokens_received", message.tokens_received),
-        count("tokens_sent", message.tokens_sent),
-    )
+def samples(kind: type[Any], messages: Iterable[Any]) -> list[Posted] | None:
+    """Those of many messages, at least one, in half the time; None where `sample` may refuse one of them."""
+    ids, times, *values = zip(*map(SAMPLE[kind], messages), strict=True)
+    raw = _raw(ids)
+    fit = min(times) >= 0 and max(times) <= MAX_MILLISECONDS and all(map(_fit, kind._fields[2:], values))
+    return list(zip(raw, times, *values, strict=True)) if raw and fit else None
+
+
+def _raw(ids: Sequence[str]) -> Sequence[bytes] | None:
+    """Of UUIDs in canonical text form, all of them."""
+    number, joined = len(ids), "".join(ids)
+    dashes = all(joined[place::36] == "-" * number for place in (8, 13, 18, 23))
+    try:
+        together = bytes.fromhex(joined.replace("-", ""))  # to which blanks are nothing
+    except ValueError:
+        return None
+    if not dashes or len(together) != 16 * number or set(map(len, ids)) != {36}:
+        return None
+    return [together[place : place + 16] for place in range(0, len(together), 16)]
+
+
+def _fit(field: str, values: Sequence[float]) -> bool:
+    # NaN is neither less nor more than another, but is what any sum with it comes to
+    most = MOST.get(field, MAX_COUNT)
+    return min(values) >= 0 and max(values) <= most and (field != "utilization_percent" or isfinite(sum(values)))
 
 
 def stats(message: stats_pb.StatsUploadRequest) -> HostStats:

@@ -70,9 +70,10 @@ class FleetService(grpc_pb.FleetServiceServicer):
         return batches.outcomes(await batches.carried(calls, self._turns.submit_many))
 
     async def PostMetrics(self, request: pb.MetricsBatch, context: Context) -> pb.PostedMetrics:
-        samples, refused = batches.samples(request)
-        self._samples.post(*samples)
-        return pb.PostedMetrics(taken=len(samples), failures=map(failure_of, refused))
+        posts, refused = batches.samples(request)
+        for each in posts:
+            self._samples.post(each)
+        return pb.PostedMetrics(taken=sum(len(each.samples) for each in posts), failures=map(failure_of, refused))
 
     async def WatchInstances(self, request: SubscribeRequest, context: Context) -> AsyncIterator[pb.InstanceUpdates]:
         place: ResumeToken | None = None

@@ -5,6 +5,7 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
+from manager.domain.metrics import GpuSample, LlmSample, Post, ProxySample, SystemSample
 from manager.pb import instance_manager_pb2 as pb
 from manager.pb import instance_manager_pb2_grpc as grpc_pb
 from manager.samples import Samples
@@ -20,17 +21,17 @@ class PostService(grpc_pb.PostServiceServicer):
         self._samples = samples
 
     async def PostProxyMetrics(self, request: pb.ProxyMetrics, context: Context) -> Empty:
-        self._samples.post(decode.proxy_sample(request))
-        return Empty()
+        return self._post(ProxySample, request)
 
     async def PostSystemMetrics(self, request: pb.SystemMetrics, context: Context) -> Empty:
-        self._samples.post(decode.system_sample(request))
-        return Empty()
+        return self._post(SystemSample, request)
 
     async def PostGpuMetrics(self, request: pb.GpuMetrics, context: Context) -> Empty:
-        self._samples.post(decode.gpu_sample(request))
-        return Empty()
+        return self._post(GpuSample, request)
 
     async def PostLlmMetrics(self, request: pb.LlmMetrics, context: Context) -> Empty:
-        self._samples.post(decode.llm_sample(request))
+        return self._post(LlmSample, request)
+
+    def _post(self, kind: type[Any], request: Any) -> Empty:
+        self._samples.post(Post(kind, [decode.sample(kind, request)]))
         return Empty()

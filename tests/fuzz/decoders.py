@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import typer
@@ -12,6 +13,7 @@ from starlette.requests import Request
 
 from manager.cli import parse
 from manager.domain.actor import Actor
+from manager.domain.metrics import GpuSample, LlmSample, ProxySample, SystemSample
 from manager.domain.refusals import Refusal
 from manager.domain.token import digest, well_formed
 from manager.wire import batches, decode, framing, moments
@@ -60,10 +62,10 @@ READ: Mapping[str, Callable[[Any], object]] = {
     "TryAddChild": lambda message: decode.link(message, ACTOR),
     "TryAddService": lambda message: decode.offer(message, ACTOR),
     "SubscribeToInstanceUpdates": _subscription,
-    "PostProxyMetrics": decode.proxy_sample,
-    "PostSystemMetrics": decode.system_sample,
-    "PostGpuMetrics": decode.gpu_sample,
-    "PostLlmMetrics": decode.llm_sample,
+    "PostProxyMetrics": partial(decode.sample, ProxySample),
+    "PostSystemMetrics": partial(decode.sample, SystemSample),
+    "PostGpuMetrics": partial(decode.sample, GpuSample),
+    "PostLlmMetrics": partial(decode.sample, LlmSample),
     "GetAllInstances": _page,
     "GetInstance": _one,
     "GetHealthCheck": _one,
