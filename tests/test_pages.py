@@ -147,9 +147,7 @@ async def test_an_equal_filter_is_one_whose_labels_come_in_another_order() -> No
     assert Lens(Filter(subtree_of=InstanceId(uuid4())), ()).alike is None
 
 
-@pytest.mark.parametrize(
-    ("of_each", "size", "most"), [(0, 0, MOST), (1, 100, MOST), (300, 1_000, 6), (500, 20_000, 0)]
-)
+@pytest.mark.parametrize(("of_each", "size", "most"), [(0, 0, MOST), (1, 100, MOST), (300, 1_000, 6), (500, 20_000, 0)])
 def test_what_is_kept_is_bounded_in_pages_and_bytes(of_each: int, size: int, most: int) -> None:
     pages, event = Pages(), told(1, size)
     update = Update(event.place(), Sight(EventType.ADDED, event))
