@@ -38,6 +38,9 @@ class Wire(Protocol):
     def send(self, number: int, message: bytes) -> None:
         """Queues a framed message; the answer begins with the first."""
 
+    def answer(self, number: int, message: bytes, trailers: Headers) -> None:
+        """Queues the whole of an answer that is one framed message, and of which nothing was sent yet but its head."""
+
     async def room(self, number: int) -> None:
         """Returns when the client has taken almost all that was sent."""
 
@@ -197,12 +200,14 @@ class Call:
         try:
             if self._handler.unary_unary is None:
                 await self._stream()
+                self.end(grpc.StatusCode.OK, "", self._trailing)
             else:
                 request = self._handler.request_deserializer(self._messages.popleft())
                 answer = self._handler.response_serializer(await self._handler.unary_unary(request, self))
                 if not self._ended:
-                    self._wire.send(self._number, framed(answer))
-            self.end(grpc.StatusCode.OK, "", self._trailing)
+                    self._ended = True
+                    told = trailers(grpc.StatusCode.OK, "", self._trailing)
+                    self._wire.answer(self._number, framed(answer), told)
         except aio.AbortError:  # it has said how it ends
             pass
         except asyncio.CancelledError:

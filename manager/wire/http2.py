@@ -211,6 +211,23 @@ class Connection(asyncio.Protocol):
             if len(message) > MUCH:
                 self._bound_untaken()
 
+    def answer(self, number: int, message: bytes, trailers: Headers) -> None:
+        """Queues the whole of an answer that is one framed message, and of which nothing was sent yet but its head."""
+        if self._over:
+            return
+        self._strikes = 0
+        try:
+            if number not in self._headed:
+                self._headed.add(number)
+                self._http2.send_response(number, HEAD)
+            self._http2.send_data(number, message)
+            self._http2.send_trailers(number, trailers)
+        except ngh2.StreamUnavailableError:  # it was given up in the same breath, of which we are yet to hear
+            return
+        self._soon()
+        if len(message) > MUCH:
+            self._bound_untaken()
+
     @property
     def full(self) -> bool:
         """Whether more has come than may be of messages that are not whole, on this connection or on all."""

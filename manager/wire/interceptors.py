@@ -282,7 +282,11 @@ def _anybody(_context: aio.ServicerContext[Any, Any]) -> None:
 
 def _speaks(context: aio.ServicerContext[Any, Any]) -> None:
     """Raises unless the caller speaks a version of the contract that is served."""
-    spoken = next((value for key, value in context.invocation_metadata() or () if key == KEY), None)
+    spoken = None
+    for key, value in context.invocation_metadata() or ():
+        if key == KEY:
+            spoken = value
+            break
     if spoken not in ACCEPTED:
         raise VersionMismatch(
             f"this server speaks proto_version {PROTO_VERSION}, and the call came with {_shown(spoken)}: generate the"

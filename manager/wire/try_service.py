@@ -18,6 +18,8 @@ from manager.wire.principal import calling
 NEXT_CHECK = "next_check_ms"
 INSTANCE_TOKEN = "instance_token"  # noqa: S105 - its name
 
+ALIVE = pb.Bool(value=True)
+
 Context = aio.ServicerContext[Any, Any]
 
 
@@ -49,6 +51,7 @@ class TryService(grpc_pb.TryServiceServicer):
         outcome = await self._checks.submit(decode.instance_id("instance_id", request.instance_id))
         if isinstance(outcome, Checked):
             context.set_trailing_metadata(((NEXT_CHECK, str(encode.pause(outcome.pause))),))
+            return ALIVE
         return encode.outcome(outcome)
 
     async def TryAddChild(self, request: pb.AddChildRequest, context: Context) -> pb.Bool:
