@@ -24,6 +24,7 @@ from manager.domain.calls import Kill, Link, Registration, Update
 from manager.domain.instance import InstanceId, InstanceType
 from manager.embedded import Postgres, start
 from manager.presence import new_id
+from manager.repository.driver import rows
 from manager.repository.instances import find
 from manager.repository.listing import describe
 from tests.conftest import Database
@@ -119,8 +120,8 @@ async def touched(fleet: Fleet) -> int:
     """The blocks that all of the manager's connections have touched until now."""
     used = fleet.connections
     for each in (used.turns, used.checks, used.lookups, used.readers):
-        async with each.use() as connection, connection.begin():
-            await connection.execute(FLUSH)  # or a session would tell within ten seconds
+        async with each.use() as connection:
+            await rows(connection, FLUSH)  # or a session would tell within ten seconds
     return int(await fleet.value(BLOCKS))
 
 
