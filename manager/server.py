@@ -36,7 +36,7 @@ from manager.reaper import reap
 from manager.repository import bars, privileges
 from manager.repository.database import Database, Readers
 from manager.repository.doorbell import Doorbell
-from manager.repository.migrations import require
+from manager.repository.versions import require
 from manager.safeguards import Safeguards
 from manager.samples import Samples
 from manager.settings import Settings, Transport

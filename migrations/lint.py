@@ -10,7 +10,7 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
-from manager.repository import migrations
+from manager.repository import migrations, versions
 
 SQUAWK = Path(sys.executable).with_name("squawk")
 RULES = Path(__file__).with_name("squawk.toml")
@@ -19,7 +19,7 @@ RULES = Path(__file__).with_name("squawk.toml")
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         files = []
-        for before, version in pairwise(("base", *migrations.versions())):
+        for before, version in pairwise(("base", *versions.known())):
             files.append(Path(folder) / f"{version}.sql")
             files[-1].write_text(migrations.statements(f"{before}:{version}"))
         return subprocess.run([SQUAWK, "--config", RULES, *files], check=False).returncode  # noqa: S603 - our own

@@ -14,7 +14,7 @@ from manager.repository import bars, checkup
 from manager.repository.database import Session, engine_of, refusal_of
 from manager.repository.durability import Durability
 from manager.repository.durability import look as durability_of
-from manager.repository.migrations import SchemaMismatch, newest, require
+from manager.repository.versions import SchemaMismatch, newest, require
 
 CROWDED = (0.8, 0.95)
 DEAF = (0.1, 1.0)

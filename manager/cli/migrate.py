@@ -12,7 +12,7 @@ from manager.cli.say import say
 from manager.cli.serve import fail, settings_of
 from manager.cli.table import Column, Sheet
 from manager.domain.refusals import Refusal
-from manager.repository import migrations
+from manager.repository import migrations, versions
 from manager.repository.database import refusal_of
 
 
@@ -68,7 +68,7 @@ def migrate(
             raise
         fail(str(error) if isinstance(error, Refusal) else f"the database cannot be used: {error}")
     if not shown.quiet:
-        say(f"the schema is at {reached}{'' if reached in (*migrations.versions(), 'base') else AHEAD}")
+        say(f"the schema is at {reached}{'' if reached in (*versions.known(), 'base') else AHEAD}")
     printer.one(_Migrated(reached))
 
 

@@ -23,9 +23,9 @@ from manager.domain.principal import Role
 from manager.domain.token import digest, new_token
 from manager.repository import tokens
 from manager.repository.database import Session, engine_of, refusal_of, transaction
-from manager.repository.migrations import require
 from manager.repository.tokens import Grant, Token
 from manager.repository.trail import note
+from manager.repository.versions import require
 from manager.wire.authority import SPIFFE
 
 NEVER = "never"

@@ -28,7 +28,7 @@ from manager.domain.refusals import (
 )
 from manager.pb import fleet_pb2 as fleet_pb
 from manager.repository.database import refusal_of, why
-from manager.repository.migrations import SchemaMismatch
+from manager.repository.versions import SchemaMismatch
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from grpc import aio
 
 from manager.pb.fleet_pb2 import HealthCheckBatch
 from manager.pb.fleet_pb2_grpc import FleetServiceStub
-from manager.repository.migrations import newest
+from manager.repository.versions import newest
 from manager.server import serve
 from manager.settings import Settings, Transport
 from tests.conftest import PASSWORD, Database, _recreate, at

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from manager.repository import migrations
+from manager.repository import versions
 from tests.conftest import PASSWORD, Database, at
 
 numbers = count(1)
@@ -34,8 +34,8 @@ LATER = Path(__file__).parent / "later"
 def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The versions of this release, in a folder where others may join them."""
     folder = tmp_path / "migrations"
-    shutil.copytree(migrations.scripts(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(migrations, "scripts", lambda: folder)
+    shutil.copytree(versions.scripts(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(versions, "scripts", lambda: folder)
     return folder / "versions"
 
 
@@ -44,7 +44,7 @@ def also(scripts: Path) -> Also:
     """Adds a version with this content behind the newest."""
 
     def add(version: str, content: str) -> None:
-        head = f"from alembic import op\nrevision, down_revision = {version!r}, {migrations.newest()!r}\n"
+        head = f"from alembic import op\nrevision, down_revision = {version!r}, {versions.newest()!r}\n"
         (scripts / f"{version}.py").write_text(head + content)
 
     return add
@@ -53,7 +53,7 @@ def also(scripts: Path) -> Also:
 @pytest.fixture
 def later(scripts: Path) -> str:
     """Three versions of a later release, that expand, fill and contract; the newest of this one."""
-    newest = migrations.newest()
+    newest = versions.newest()
     for each in sorted(LATER.glob("later*.py")):
         content = each.read_text().replace("down_revision: str | None = None", f"down_revision = {newest!r}")
         (scripts / each.name).write_text(content)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from manager.repository import migrations
-from manager.repository.migrations import SchemaMismatch, require
+from manager.repository import migrations, versions
 from manager.repository.schema import metadata
+from manager.repository.versions import SchemaMismatch, require
 from tests.catalog import catalog
 from tests.conftest import Database
 from tests.fleet import fleet_of
@@ -85,7 +86,13 @@ async def test_no_migration_needs_an_extension(database: Database) -> None:
 
 
 async def test_there_is_one_newest_version_and_the_template_has_it(database: Database) -> None:
-    assert await database.value("select version_num from alembic_version") == migrations.newest()
+    assert await database.value("select version_num from alembic_version") == versions.newest()
+
+
+def test_the_names_of_the_files_tell_the_versions_in_their_order() -> None:
+    """By them, whoever serves knows the versions; Alembic goes by what is in the files."""
+    read = ScriptDirectory(str(versions.scripts())).walk_revisions()
+    assert versions.known() == [each.revision for each in read][::-1]
 
 
 async def test_two_runners_at_once_do_not_collide(empty: Database) -> None:
@@ -150,10 +157,10 @@ async def test_an_older_schema_is_refused_naming_both_versions(
 ) -> None:
     """As it is for the release after this one."""
     folder = tmp_path / "migrations"
-    shutil.copytree(migrations.scripts(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "next.py").write_text(f'revision, down_revision = "next", "{migrations.newest()}"\n')
-    present = migrations.newest()
-    monkeypatch.setattr(migrations, "scripts", lambda: folder)
+    shutil.copytree(versions.scripts(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "next.py").write_text(f'revision, down_revision = "next", "{versions.newest()}"\n')
+    present = versions.newest()
+    monkeypatch.setattr(versions, "scripts", lambda: folder)
     said = await mismatch(served)
     assert present in said
     assert "next" in said

@@ -15,9 +15,9 @@ from manager.domain.calls import Registration
 from manager.domain.instance import MANAGER_LABEL, InstanceType
 from manager.embedded import psql
 from manager.presence import new_id
-from manager.repository import migrations
+from manager.repository import migrations, versions
 from manager.repository.migrating import Obstructed, SchemaInUse
-from manager.repository.migrations import SchemaMismatch
+from manager.repository.versions import SchemaMismatch
 from tests.catalog import catalog
 from tests.conftest import Database
 from tests.fleet import fleet_of
@@ -51,7 +51,7 @@ async def holding(database: Database, statement: str) -> AsyncIterator[None]:
 
 
 async def test_a_migration_that_fails_half_way_has_changed_nothing(migrated: Database, also: Also) -> None:
-    before, newest = await catalog(migrated.admin), migrations.newest()
+    before, newest = await catalog(migrated.admin), versions.newest()
     also("half", "def upgrade():\n    op.execute('create table half (at int)')\n    op.execute('select 1 / 0')\n")
     with pytest.raises(Exception, match="division by zero"):
         await migrations.upgrade(migrated.admin)
@@ -211,9 +211,9 @@ async def test_nobody_goes_down_from_under_a_manager_that_needs_what_there_is(mi
             SchemaInUse, match=r"an older schema does not serve 0.2.0.*Still running: 0.2.0 on host-0.2.0$"
         ):
             await migrations.downgrade(migrated.admin, "0001", release="0.2.0")
-        assert await version(migrated) == migrations.newest()
-        await migrations.downgrade(migrated.admin, migrations.versions()[-2], release="0.3.0")
-    assert await version(migrated) == migrations.versions()[-2]
+        assert await version(migrated) == versions.newest()
+        await migrations.downgrade(migrated.admin, versions.known()[-2], release="0.3.0")
+    assert await version(migrated) == versions.known()[-2]
 
 
 # ── the linter ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -221,8 +221,8 @@ async def test_nobody_goes_down_from_under_a_manager_that_needs_what_there_is(mi
 LINT = """
 import sys
 from pathlib import Path
-from manager.repository import migrations
-migrations.scripts = lambda: Path(sys.argv[1])
+from manager.repository import migrations, versions
+versions.scripts = lambda: Path(sys.argv[1])
 sys.path.insert(0, "migrations")
 import lint
 sys.exit(lint.main())
@@ -242,7 +242,7 @@ sys.exit(lint.main())
 def test_squawk_looks_at_what_a_migration_runs(also: Also, statement: str, rule: str) -> None:
     also("careless", f"def upgrade():\n    op.execute({statement or 'select 1'!r})\n")
     ran = subprocess.run(
-        [sys.executable, "-c", LINT, str(migrations.scripts())], capture_output=True, text=True, env={**os.environ}
+        [sys.executable, "-c", LINT, str(versions.scripts())], capture_output=True, text=True, env={**os.environ}
     )
     assert (ran.returncode != 0) == bool(rule), ran.stdout + ran.stderr
     assert rule in ran.stdout + ran.stderr
