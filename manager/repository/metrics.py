@@ -54,73 +54,38 @@ select clock_timestamp() as now, array(
 """)
 
 # Arrays come as text: asyncpg takes five times as long to encode one of numbers as to write it out
-LATEST = {
-    SystemSample: text("""
-insert into latest_system_metrics (at, instance_id, measured_at, used_memory_bytes, total_memory_bytes)
+UPSERT = """
+insert into latest_{table} (at, instance_id, measured_at, {names})
 select cast(:begun as timestamptz) + place * interval '1 microsecond', instance_id,
        timestamptz '1970-01-01 00:00+00' + milliseconds / 86400000 * interval '1 day'
            + milliseconds % 86400000 * interval '1 millisecond',
-       used_memory_bytes, total_memory_bytes
+       {names}
 from unnest(cast(cast(:place as text) as bigint[]), cast(cast(:instance_id as text) as uuid[]),
-            cast(cast(:milliseconds as text) as bigint[]), cast(cast(:used_memory_bytes as text) as bigint[]),
-            cast(cast(:total_memory_bytes as text) as bigint[])
-) as given(place, instance_id, milliseconds, used_memory_bytes, total_memory_bytes)
-on conflict (instance_id) do update
-set at = excluded.at, measured_at = excluded.measured_at, used_memory_bytes = excluded.used_memory_bytes,
-    total_memory_bytes = excluded.total_memory_bytes
-where latest_system_metrics.at < excluded.at
-"""),
-    ProxySample: text("""
-insert into latest_proxy_metrics (at, instance_id, measured_at, active_connections, total_connections, bytes_sent,
-                                  bytes_received)
-select cast(:begun as timestamptz) + place * interval '1 microsecond', instance_id,
-       timestamptz '1970-01-01 00:00+00' + milliseconds / 86400000 * interval '1 day'
-           + milliseconds % 86400000 * interval '1 millisecond',
-       active_connections, total_connections, bytes_sent, bytes_received
-from unnest(cast(cast(:place as text) as bigint[]), cast(cast(:instance_id as text) as uuid[]),
-            cast(cast(:milliseconds as text) as bigint[]), cast(cast(:active_connections as text) as bigint[]),
-            cast(cast(:total_connections as text) as bigint[]), cast(cast(:bytes_sent as text) as bigint[]),
-            cast(cast(:bytes_received as text) as bigint[])
-) as given(place, instance_id, milliseconds, active_connections, total_connections, bytes_sent, bytes_received)
-on conflict (instance_id) do update
-set at = excluded.at, measured_at = excluded.measured_at, active_connections = excluded.active_connections,
-    total_connections = excluded.total_connections, bytes_sent = excluded.bytes_sent,
-    bytes_received = excluded.bytes_received
-where latest_proxy_metrics.at < excluded.at
-"""),
-    GpuSample: text("""
-insert into latest_gpu_metrics (at, instance_id, measured_at, gpu_index, used_memory_bytes, total_memory_bytes,
-                                utilization_percent)
-select cast(:begun as timestamptz) + place * interval '1 microsecond', instance_id,
-       timestamptz '1970-01-01 00:00+00' + milliseconds / 86400000 * interval '1 day'
-           + milliseconds % 86400000 * interval '1 millisecond',
-       gpu_index, used_memory_bytes, total_memory_bytes, utilization_percent
-from unnest(cast(cast(:place as text) as bigint[]), cast(cast(:instance_id as text) as uuid[]),
-            cast(cast(:milliseconds as text) as bigint[]), cast(cast(:gpu_index as text) as smallint[]),
-            cast(cast(:used_memory_bytes as text) as bigint[]), cast(cast(:total_memory_bytes as text) as bigint[]),
-            cast(cast(:utilization_percent as text) as double precision[])
-) as given(place, instance_id, milliseconds, gpu_index, used_memory_bytes, total_memory_bytes, utilization_percent)
-on conflict (instance_id, gpu_index) do update
-set at = excluded.at, measured_at = excluded.measured_at, used_memory_bytes = excluded.used_memory_bytes,
-    total_memory_bytes = excluded.total_memory_bytes, utilization_percent = excluded.utilization_percent
-where latest_gpu_metrics.at < excluded.at
-"""),
-    LlmSample: text("""
-insert into latest_llm_metrics (at, instance_id, measured_at, request_count, tokens_received, tokens_sent)
-select cast(:begun as timestamptz) + place * interval '1 microsecond', instance_id,
-       timestamptz '1970-01-01 00:00+00' + milliseconds / 86400000 * interval '1 day'
-           + milliseconds % 86400000 * interval '1 millisecond',
-       request_count, tokens_received, tokens_sent
-from unnest(cast(cast(:place as text) as bigint[]), cast(cast(:instance_id as text) as uuid[]),
-            cast(cast(:milliseconds as text) as bigint[]), cast(cast(:request_count as text) as bigint[]),
-            cast(cast(:tokens_received as text) as bigint[]), cast(cast(:tokens_sent as text) as bigint[])
-) as given(place, instance_id, milliseconds, request_count, tokens_received, tokens_sent)
-on conflict (instance_id) do update
-set at = excluded.at, measured_at = excluded.measured_at, request_count = excluded.request_count,
-    tokens_received = excluded.tokens_received, tokens_sent = excluded.tokens_sent
-where latest_llm_metrics.at < excluded.at
-"""),
-}
+            cast(cast(:milliseconds as text) as bigint[]), {arrays}
+) as given(place, instance_id, milliseconds, {names})
+on conflict ({key}) do update
+set at = excluded.at, measured_at = excluded.measured_at, {news}
+where latest_{table}.at < excluded.at
+"""
+TYPES = {"h": "smallint", "q": "bigint", "d": "double precision"}  # by the letters of VALUES
+
+
+def _upsert(kind: type[Any]) -> TextClause:
+    names = kind._fields[2:]
+    key = ("instance_id", "gpu_index") if kind is GpuSample else ("instance_id",)
+    types = [TYPES[each] for each in VALUES[kind]]
+    return text(
+        UPSERT.format(
+            table=TABLE[kind],
+            names=", ".join(names),
+            arrays=", ".join(f"cast(cast(:{name} as text) as {of}[])" for name, of in zip(names, types, strict=True)),
+            key=", ".join(key),
+            news=", ".join(f"{each} = excluded.{each}" for each in names if each not in key),
+        )
+    )
+
+
+LATEST = {kind: _upsert(kind) for kind in TABLE}
 
 
 @dataclass(frozen=True, slots=True)
