@@ -217,8 +217,9 @@ async def test_the_port_is_taken_for_every_other_server_even_while_no_worker_lis
         port = running.address.rpartition(":")[2]
         for each in pids(running):
             psutil.Process(each).suspend()
+        here = ("--bind", "127.0.0.1", "--http-port", "0", "--port", port)  # somebody's manager may have the usual ones
         for more in ((), ("--workers", "2")):
-            refused = await imctl("serve", "--bind", "127.0.0.1", "--port", port, *more, DATABASE_URL=database.url)
+            refused = await imctl("serve", *here, *more, DATABASE_URL=database.url)
             assert (refused.code, refused.err.count("\n")) == (1, 1)
             assert f"imctl: port {port} is taken" in refused.err
         for each in pids(running):
